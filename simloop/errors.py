@@ -8,7 +8,8 @@
         ├── DeadlockError    nothing is ready, no timer is set, somebody still waits
         ├── StallError       callbacks run and run, and the clock does not move
         ├── UnsupportedError something virtual time cannot offer (sockets, threads, signals)
-        └── PolicyError      a user's policy, hook or controller raised
+        ├── PolicyError      a user's policy, hook or controller raised
+        └── RejectedError    a request that somebody awaits was rejected or aborted
 
 Catch :class:`SimloopError` to catch all of them.
 """
@@ -22,6 +23,7 @@ __all__ = [
     "DeadlockError",
     "InputError",
     "PolicyError",
+    "RejectedError",
     "SimloopError",
     "SimulationError",
     "StallError",
@@ -68,6 +70,10 @@ class UnsupportedError(SimulationError, NotImplementedError):
 
 class PolicyError(SimulationError):
     """A policy, hook or controller raised; the cause is chained."""
+
+
+class RejectedError(SimulationError):
+    """A request that somebody awaits was rejected or aborted; the message says why."""
 
 
 def did_you_mean(found: str, options: Iterable[str]) -> str:

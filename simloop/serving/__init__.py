@@ -1,5 +1,39 @@
 """The world that policies see: requests, batches, KV memory, workers, the cluster."""
 
+from simloop.serving.batch import Batch
+from simloop.serving.cluster import Cluster, ControlPolicy, RoutePolicy
+from simloop.serving.cohort import Cohort
 from simloop.serving.engine import Engine
+from simloop.serving.generation import Generation, Token
+from simloop.serving.hooks import MOMENTS, Hook, Hooks, Moment
+from simloop.serving.kv import KVBlocks
+from simloop.serving.policy import PolicyInfo, PolicySource, load_policy, policy_info, policy_names
+from simloop.serving.request import Phase, Request, Status
+from simloop.serving.worker import Recorder, SchedulePolicy, Worker
 
-__all__ = ["Engine"]
+__all__ = [
+    "MOMENTS",
+    "Batch",
+    "Cluster",
+    "Cohort",
+    "ControlPolicy",
+    "Engine",
+    "Generation",
+    "Hook",
+    "Hooks",
+    "KVBlocks",
+    "Moment",
+    "Phase",
+    "PolicyInfo",
+    "PolicySource",
+    "Recorder",
+    "Request",
+    "RoutePolicy",
+    "SchedulePolicy",
+    "Status",
+    "Token",
+    "Worker",
+    "load_policy",
+    "policy_info",
+    "policy_names",
+]

@@ -1,0 +1,53 @@
+"""Invariants of a worker, checked after every iteration when a run asks for it (``--check``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simloop.errors import SimulationError
+from simloop.serving.batch import Batch
+from simloop.serving.request import Phase
+
+if TYPE_CHECKING:
+    from simloop.serving.worker import Worker
+
+__all__ = ["check_worker"]
+
+
+def check_worker(worker: Worker, batch: Batch) -> None:
+    """Walk everybody on a worker and compare with what the fast bookkeeping says.
+
+    Raises:
+        SimulationError: A KV block is lost or shared, a token is missing, a request stands in two places.
+    """
+    decoding = [request for request in worker.running if request.phase is Phase.DECODING]
+    found = {
+        "KV blocks held": (sum(request.blocks for request in worker.running), worker.kv.used),
+        "free KV blocks below zero": (min(worker.kv.free, 0), 0),
+        "decoding requests": (len(decoding), len(worker.decoding)),
+        "stored tokens of decoding requests": (sum(request.computed for request in decoding), worker.decoding.context),
+        "blocks needed next": (_needed(worker), worker.decoding.blocks_needed),
+        "requests being prefilled": (
+            sum(request.phase is Phase.PREFILLING for request in worker.running),
+            len(worker.prefilling),
+        ),
+        "requests in two places": (len(set(worker.running) & set(worker.waiting)), 0),
+        "tokens stored but not paid with blocks": (sum(_unpaid(worker, batch)), 0),
+    }
+    for what, (walked, booked) in found.items():
+        if walked != booked:
+            raise SimulationError(f"invariant broken on {worker.name}: {what}: {walked} counted, {booked} booked")
+
+
+def _needed(worker: Worker) -> int:
+    size = worker.kv.block_size
+    return sum(
+        request.phase is Phase.DECODING and not request._reserved and request.computed % size == 0
+        for request in worker.running
+    )
+
+
+def _unpaid(worker: Worker, batch: Batch) -> list[int]:
+    size = worker.kv.block_size
+    late = [request for request, _ in batch.prefills if request.phase is not Phase.DONE]
+    return [max(0, request.computed - request.blocks * size) for request in late]

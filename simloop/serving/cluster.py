@@ -1,0 +1,266 @@
+"""The cluster: a router in front of workers, and the requests between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import attrs
+
+from simloop.clock import Event, add_note, now_ns, sleep_until_ns
+from simloop.errors import PolicyError
+from simloop.serving.generation import Generation
+from simloop.serving.hooks import Hook, Hooks, Moment
+from simloop.serving.loads import LoadIndex
+from simloop.serving.policy import never_suspends
+from simloop.serving.request import Phase, Request, Status
+from simloop.serving.worker import Recorder, Worker
+from simloop.workload import Arrival
+
+__all__ = ["Cluster", "ControlPolicy", "RoutePolicy"]
+
+RoutePolicy = Callable[[Request, "Cluster"], Awaitable[Worker]]
+ControlPolicy = Callable[["Cluster"], Awaitable[None]]
+
+
+@attrs.define(eq=False, repr=False)
+class Cluster:
+    """Workers behind a router, on whatever clock the running loop has.
+
+    ``async with cluster:`` starts the workers and the controller; leaving it stops them.
+
+    Attributes:
+        workers: All workers, in the order of the scenario.
+        route: The routing policy.
+        records: Where everything that happens is kept.
+        hooks: The breakpoints.
+        control: The controller, if there is one.
+        arrived: Requests that have arrived so far.
+        finished: Requests that have ended so far, however they ended.
+    """
+
+    workers: Sequence[Worker]
+    route: RoutePolicy
+    records: Recorder
+    hooks: Hooks
+    control: ControlPolicy | None = None
+    route_name: str = "route"
+    control_name: str = "control"
+    on_end: Callable[[], None] | None = None
+    arrived: int = 0
+    finished: int = 0
+    _routing: dict[Request, None] = attrs.Factory(dict)
+    _loads: LoadIndex | None = None
+    _inline: bool = attrs.field(init=False)
+    _group: asyncio.TaskGroup | None = None
+    _services: list[asyncio.Task[None]] = attrs.Factory(list)
+    _drained: Event = attrs.Factory(lambda: Event("all requests to end"))
+
+    def __attrs_post_init__(self) -> None:
+        self._inline = never_suspends(self.route)
+        for worker in self.workers:
+            worker.on_end = self._ended
+
+    # -- what policies see -------------------------------------------------------------------------------------
+
+    def least_loaded(self) -> Worker:
+        """Return the worker that holds the fewest requests, the first of equals; costs O(log workers)."""
+        if self._loads is None:
+            self._loads = LoadIndex(self.workers)
+            for worker in self.workers:
+                worker.loads = self._loads
+        return self._loads.least()
+
+    @property
+    def outstanding(self) -> int:
+        """Requests that have arrived and not ended."""
+        return self.arrived - self.finished
+
+    # -- what users call ---------------------------------------------------------------------------------------
+
+    def hook(self, moment: str, hook: Hook) -> None:
+        """Call an async function at every ``moment``: see :data:`simloop.serving.MOMENTS`."""
+        self.hooks.add(moment, hook)
+
+    def submit(self, arrival: Arrival) -> Request:
+        """Let a request arrive now; it is routed, queued and served while the caller goes on."""
+        request = Request(
+            self.arrived,
+            now_ns(),
+            arrival.prompt_tokens,
+            arrival.output_tokens,
+            arrival.session,
+            arrival.priority,
+            arrival.hash_ids,
+        )
+        self.arrived += 1
+        self._start(request)
+        return request
+
+    def generate(
+        self, *, prompt_tokens: int, output_tokens: int, session: str | None = None, priority: int = 0
+    ) -> Generation:
+        """Send one request: ``await`` the result for the whole, or iterate over it for the tokens as they come.
+
+        Raises:
+            RejectedError: (When awaited) the request can never be served, or was aborted.
+        """
+        generation = Generation(self)
+        request = Request(self.arrived, now_ns(), prompt_tokens, output_tokens, session, priority)
+        generation.attach(request)
+        self.arrived += 1
+        self._start(request)
+        return generation
+
+    def abort(self, request: Request, reason: str = "aborted by the client") -> None:
+        """End a request before its time; its KV blocks are free after the iteration it is in."""
+        if request.worker is not None:
+            request.worker.abort(request, reason)
+
+    async def serve(self, workload: Iterable[Arrival]) -> None:
+        """Let a whole workload arrive at its times, and return when every request has ended."""
+        async with self:
+            for arrival in workload:
+                if arrival.arrival_ns > now_ns():
+                    await sleep_until_ns(arrival.arrival_ns)
+                self.submit(arrival)
+            await self.drain()
+
+    async def drain(self) -> None:
+        """Wait until every request that has arrived has ended."""
+        while self.outstanding:
+            self._drained.clear()
+            await self._drained.wait()
+
+    async def __aenter__(self) -> Cluster:
+        self._group = group = asyncio.TaskGroup()
+        await group.__aenter__()
+        add_note(self.describe)
+        for worker in self.workers:
+            self._services.append(group.create_task(worker.run(), name=f"worker {worker.name}"))
+        if self.control is not None:
+            self._services.append(group.create_task(self._run_control(), name=f"controller {self.control_name}"))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        group, self._group = self._group, None
+        for service in self._services:
+            service.cancel()
+        self._services.clear()
+        try:
+            if group is not None:
+                await group.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as several:
+            raise _first(several) from None
+        finally:
+            self._close_books()
+
+    def describe(self) -> str:
+        """Return what a report about a stuck run needs: who waits where."""
+        busy = [worker.describe() for worker in self.workers if worker.load]
+        lines = [f"{self.outstanding} of {self.arrived} requests have not ended", *busy[:20]]
+        if len(busy) > 20:
+            lines.append(f"and {len(busy) - 20} more workers with requests")
+        if self._routing:
+            lines.append(f"{len(self._routing)} requests are being routed by {self.route_name}")
+        return "\n".join(lines)
+
+    # -- the way of a request ----------------------------------------------------------------------------------
+
+    def _start(self, request: Request) -> None:
+        hooked = self.hooks.by_moment
+        if self._inline and not (hooked["arrival"] or hooked["routed"] or hooked["rejected"]):
+            try:
+                self.route(request, self).__await__().send(None)  # type: ignore[attr-defined]
+            except StopIteration as done:
+                self._place(request, done.value)
+            except Exception as error:
+                raise self._route_error(request, error) from error
+            return
+        if self._group is None:
+            raise PolicyError("the cluster is not running: use 'async with cluster:'")
+        self._routing[request] = None
+        self._group.create_task(self._dispatch(request), name=f"routing request {request.id}")
+
+    async def _dispatch(self, request: Request) -> None:
+        await self._fire("arrival", request)
+        try:
+            worker = await self.route(request, self)
+        except Exception as error:
+            raise self._route_error(request, error) from error
+        del self._routing[request]
+        placed = self._place(request, worker)
+        await self._fire("routed" if placed else "rejected", request)
+
+    def _place(self, request: Request, worker: Any) -> bool:
+        if not isinstance(worker, Worker):
+            raise PolicyError(f"routing policy {self.route_name} returned {worker!r} for request {request.id}, not a worker")
+        reason = worker.refusal(request)
+        if reason is None:
+            worker.enqueue(request)
+            return True
+        request.worker = worker
+        request.status = Status.REJECTED
+        request.reason = reason
+        request.phase = Phase.DONE
+        request.finish_ns = now_ns()
+        self._ended(request)
+        return False
+
+    def _ended(self, request: Request) -> None:
+        self.finished += 1
+        self.records.finish(request)
+        if request.listeners is not None:
+            for listener in request.listeners:
+                listener(request, request.finish_ns)
+        if self.finished == self.arrived:
+            self._drained.set()
+        if self.on_end is not None:
+            self.on_end()
+
+    async def _fire(self, name: str, request: Request) -> None:
+        if self.hooks.by_moment[name]:
+            await self.hooks.fire(Moment(name, request, now_ns()))
+
+    async def _run_control(self) -> None:
+        if self.control is None:
+            return
+        try:
+            await self.control(self)
+        except Exception as error:
+            raise PolicyError(
+                f"controller {self.control_name} raised {type(error).__name__}: {error} (t = {now_ns() / 1e9:.9f} s)"
+            ) from error
+
+    def _route_error(self, request: Request, error: Exception) -> PolicyError:
+        if isinstance(error, PolicyError):
+            return error
+        return PolicyError(
+            f"routing policy {self.route_name} raised {type(error).__name__}: {error} "
+            f"(t = {now_ns() / 1e9:.9f} s, request {request.id})"
+        )
+
+    def _close_books(self) -> None:
+        end_ns = now_ns()
+        left = [*self._routing]
+        for worker in self.workers:
+            left.extend(worker.close_books())
+            worker.take_sample(end_ns)
+        for request in left:
+            request.status = Status.UNFINISHED
+            self.records.finish(request)
+
+    def __repr__(self) -> str:
+        return f"<Cluster of {len(self.workers)} workers: {self.outstanding} requests outstanding>"
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    """Return the first error of a group that is not a group itself."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,68 @@
+"""Breakpoints at the moments of a request's life."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from simloop.errors import InputError, PolicyError, did_you_mean
+from simloop.serving.request import Request
+
+__all__ = ["MOMENTS", "Hook", "Hooks", "Moment"]
+
+MOMENTS = ("arrival", "routed", "rejected", "admitted", "first_token", "token", "preempted", "finished", "failed")
+
+
+@attrs.frozen
+class Moment:
+    """Something that has just happened to a request.
+
+    Attributes:
+        name: One of :data:`MOMENTS`.
+        request: Whom it happened to.
+        time_ns: When, in nanoseconds of virtual time.
+    """
+
+    name: str
+    request: Request
+    time_ns: int
+
+
+Hook = Callable[[Moment], Awaitable[None]]
+
+
+@attrs.define
+class Hooks:
+    """The breakpoints of a cluster: async functions, called in the order in which they were added.
+
+    A hook may await: the worker (or the arrival) it was called from goes on when it returns.
+    """
+
+    by_moment: dict[str, list[Hook]] = attrs.Factory(lambda: {name: [] for name in MOMENTS})
+
+    def add(self, moment: str, hook: Hook) -> None:
+        """Call ``hook`` at every ``moment``.
+
+        Raises:
+            InputError: There is no such moment.
+        """
+        if moment not in self.by_moment:
+            raise InputError(f"no moment is called {moment!r}{did_you_mean(moment, MOMENTS)} (there are: {', '.join(MOMENTS)})")
+        self.by_moment[moment].append(hook)
+
+    async def fire(self, moment: Moment) -> None:
+        """Call the hooks of a moment, one after the other.
+
+        Raises:
+            PolicyError: One of them raised; it names the hook, the request and the time.
+        """
+        for hook in self.by_moment[moment.name]:
+            try:
+                await hook(moment)
+            except Exception as error:
+                name = getattr(hook, "__qualname__", repr(hook))
+                raise PolicyError(
+                    f"hook {name} at {moment.name!r} raised {type(error).__name__}: {error} "
+                    f"(t = {moment.time_ns / 1e9:.9f} s, request {moment.request.id})"
+                ) from error

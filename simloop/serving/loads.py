@@ -1,0 +1,43 @@
+"""Who has the least to do: an index that costs a logarithm, not a walk over all workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simloop.serving.worker import Worker
+
+__all__ = ["LoadIndex"]
+
+
+class LoadIndex:
+    """Workers by the number of requests they hold, the first of equals first.
+
+    A heap of ``(load, index)``: a worker whose load changes gets a new entry, and old ones are dropped when they surface.
+    """
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self._workers = workers
+        self._heap: list[tuple[int, int]] = []
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._heap = [(worker.load, worker.index) for worker in self._workers]
+        heapify(self._heap)
+
+    def changed(self, worker: Worker) -> None:
+        """Note that a worker holds more or fewer requests than before."""
+        heappush(self._heap, (worker.load, worker.index))
+        if len(self._heap) > 8 * len(self._workers) + 64:
+            self._rebuild()
+
+    def least(self) -> Worker:
+        """Return the worker that holds the fewest requests; of equals, the first."""
+        heap, workers = self._heap, self._workers
+        while True:
+            load, index = heap[0]
+            if workers[index].load == load:
+                return workers[index]
+            heappop(heap)

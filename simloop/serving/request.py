@@ -1,0 +1,121 @@
+"""One request on its way through the cluster."""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from simloop.serving.cohort import Cohort
+    from simloop.serving.worker import Worker
+
+__all__ = ["Phase", "Request", "Status"]
+
+
+class Phase(Enum):
+    """Where a request is in its life."""
+
+    ROUTING = "routing"
+    WAITING = "waiting"
+    PREFILLING = "prefilling"
+    DECODING = "decoding"
+    PAUSED = "paused"
+    DONE = "done"
+
+
+class Status(IntEnum):
+    """How a request ended; the codes stand in the records."""
+
+    FINISHED = 0
+    REJECTED = 1
+    FAILED = 2
+    UNFINISHED = 3
+
+
+@attrs.define(eq=False, repr=False)
+class Request:
+    """A prompt to read and a number of tokens to generate.
+
+    What changes with every token (:attr:`generated`, :attr:`computed`, :attr:`blocks`) is derived from the
+    cohort while the request decodes, so an iteration does not touch it.
+
+    Attributes:
+        id: Number in order of arrival, from 0.
+        arrival_ns: When it reached the cluster.
+        prompt_tokens: Length of the prompt.
+        output_tokens: Tokens to generate; the engine stops exactly there.
+        session: Name of the conversation it belongs to, if any.
+        priority: Lower is more urgent, as in vLLM.
+        hash_ids: Block hashes of the prompt, where the trace gives them.
+        phase: Where it is now.
+        worker: The worker it was last given to.
+        scheduled_ns: When a worker first admitted it; -1 before.
+        first_token_ns: When its first token was there; -1 before.
+        finish_ns: When it ended; -1 before.
+        preemptions: How often it lost its KV blocks.
+        reason: Why it was rejected or failed.
+    """
+
+    id: int
+    arrival_ns: int
+    prompt_tokens: int
+    output_tokens: int
+    session: Any = None
+    priority: int = 0
+    hash_ids: Any = None
+    phase: Phase = Phase.ROUTING
+    status: int = Status.UNFINISHED
+    worker: Worker | None = None
+    scheduled_ns: int = -1
+    first_token_ns: int = -1
+    finish_ns: int = -1
+    preemptions: int = 0
+    reason: str | None = None
+    listeners: list[Any] | None = None
+    _cohort: Cohort | None = None
+    _generated: int = 0
+    _computed: int = 0
+    _blocks: int = 0
+    _reserved: bool = False
+    _joined: int = 0
+    _segment_ns: int = -1
+
+    @property
+    def generated(self) -> int:
+        """Output tokens so far."""
+        cohort = self._cohort
+        return self._generated if cohort is None else self._generated + cohort.step - self._joined
+
+    @property
+    def computed(self) -> int:
+        """Tokens whose keys and values are stored."""
+        cohort = self._cohort
+        return self._computed if cohort is None else self._computed + cohort.step - self._joined
+
+    @property
+    def to_prefill(self) -> int:
+        """Tokens still to be read before the next one comes out: the prompt, and after a preemption the output too."""
+        return 0 if self._cohort is not None else self.prompt_tokens + self._generated - self._computed
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and output together: the length at its end."""
+        return self.prompt_tokens + self.output_tokens
+
+    @property
+    def blocks(self) -> int:
+        """KV blocks it holds."""
+        cohort = self._cohort
+        if cohort is None or self._reserved:
+            return self._blocks
+        return -(-self.computed // cohort.block_size)
+
+    @property
+    def worker_index(self) -> int:
+        """Index of its worker in the cluster, -1 if it never had one."""
+        return -1 if self.worker is None else self.worker.index
+
+    def __repr__(self) -> str:
+        return f"<Request {self.id}: {self.prompt_tokens} in, {self.generated} of {self.output_tokens} out, {self.phase.value}>"

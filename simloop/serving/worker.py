@@ -1,0 +1,435 @@
+"""One engine on one device: a queue, the running requests, KV memory, and a loop."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from simloop.clock import Event, now_ns, sleep_ns, sleep_until_ns
+from simloop.errors import PolicyError
+from simloop.hardware import Device, TimingModel
+from simloop.model import Model
+from simloop.serving.batch import Batch
+from simloop.serving.cohort import Cohort
+from simloop.serving.engine import Engine
+from simloop.serving.hooks import Hooks, Moment
+from simloop.serving.kv import KVBlocks
+from simloop.serving.request import Phase, Request, Status
+
+if TYPE_CHECKING:
+    from simloop.serving.loads import LoadIndex
+
+__all__ = ["Recorder", "SchedulePolicy", "Worker"]
+
+
+class Recorder(Protocol):
+    """What keeps the records of a run; :class:`simloop.metrics.Records` does."""
+
+    def finish(self, request: Request) -> None:
+        """Note that a request has ended, well or not."""
+
+    def segment(self, request_id: int, worker_index: int, first_ns: int, start_step: int, end_step: int) -> None:
+        """Note one stay of a request among the decoding ones of a worker."""
+
+    def sample(
+        self,
+        worker_index: int,
+        time_ns: int,
+        running: int,
+        waiting: int,
+        kv_used_blocks: int,
+        kv_total_blocks: int,
+        generated_total: int,
+        prompt_total: int,
+        preemptions_total: int,
+        busy_ns: int,
+        iterations: int,
+    ) -> None:
+        """Note the state of a worker at one time."""
+
+
+SchedulePolicy = Callable[["Worker"], Awaitable[Batch | None]]
+
+
+@attrs.define(eq=False, repr=False)
+class Worker:
+    """An engine that serves a model on a device.
+
+    A scheduling policy reads everything here, and acts through :meth:`batch`, :meth:`admit`, :meth:`preempt`,
+    :meth:`pause` and :meth:`resume`.
+
+    Attributes:
+        name: Its name, ``gpu-0``.
+        index: Its place in ``cluster.workers``.
+        group: Name of the group in the scenario.
+        device: What it runs on.
+        model: What it serves.
+        engine: The engine's arguments.
+        timing: What prices an iteration.
+        kv: Its KV memory.
+        schedule: Its scheduling policy.
+        waiting: Requests in the queue, the next one first.
+        running: Requests admitted and not done, in order of admission (the values mean nothing).
+        prefilling: Those of them whose prompt is not all read.
+        decoding: Those that decode.
+        iterations: Iterations done.
+        generated: Output tokens made.
+        prefilled: Prompt tokens read (again, after a preemption).
+        preemptions: How often a request lost its blocks here.
+        busy_ns: Time spent in iterations.
+        step_ends: End of each decode iteration, ns.
+    """
+
+    name: str
+    index: int
+    group: str
+    device: Device
+    model: Model
+    engine: Engine
+    timing: TimingModel
+    kv: KVBlocks
+    schedule: SchedulePolicy
+    records: Recorder
+    hooks: Hooks
+    on_end: Callable[[Request], None]
+    policy_name: str = "schedule"
+    sample_interval_ns: int = 1_000_000_000
+    check: Callable[[Worker, Batch], None] | None = None
+    waiting: deque[Request] = attrs.Factory(deque)
+    running: dict[Request, None] = attrs.Factory(dict)
+    prefilling: dict[Request, None] = attrs.Factory(dict)
+    paused: dict[Request, None] = attrs.Factory(dict)
+    decoding: Cohort = attrs.field(init=False)
+    max_model_len: int = attrs.field(init=False)
+    iterations: int = 0
+    generated: int = 0
+    prefilled: int = 0
+    preemptions: int = 0
+    busy_ns: int = 0
+    step_ends: array[int] = attrs.Factory(lambda: array("q"))
+    loads: LoadIndex | None = None
+    _wake: Event = attrs.field(init=False)
+    _moments: list[Moment] = attrs.Factory(list)
+    _listened: dict[Request, None] = attrs.Factory(dict)
+    _aborted: list[tuple[Request, str]] = attrs.Factory(list)
+    _in_iteration: bool = False
+    _next_sample_ns: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.decoding = Cohort(self.kv.block_size)
+        self.max_model_len = self.engine.max_model_len or self.model.max_model_len
+        self._wake = Event(f"work for {self.name}")
+
+    # -- what runs ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve for ever: schedule, execute, commit."""
+        while True:
+            self._wake.clear()
+            batch = await self._next_batch()
+            if self._moments:
+                await self._fire()
+            if batch is None or batch.num_tokens == 0:
+                await self._idle()
+                continue
+            start_ns = now_ns()
+            self._in_iteration = True
+            await sleep_until_ns(start_ns + self.timing.iteration_ns(batch))
+            self._in_iteration = False
+            self.commit(batch, start_ns)
+            if self._moments:
+                await self._fire()
+
+    async def _next_batch(self) -> Batch | None:
+        try:
+            return await self.schedule(self)
+        except Exception as error:
+            raise PolicyError(
+                f"scheduling policy {self.policy_name} raised {type(error).__name__}: {error} "
+                f"(t = {now_ns() / 1e9:.9f} s, worker {self.name}: {len(self.waiting)} waiting, {len(self.running)} running)"
+            ) from error
+
+    async def _idle(self) -> None:
+        if self._wake.is_set():  # something changed while the policy ran: ask it again, but let the others run
+            await sleep_ns(0)
+        else:
+            await self._wake.wait()
+
+    def commit(self, batch: Batch, start_ns: int) -> None:
+        """Book what an iteration has done: tokens, first tokens, ends, KV blocks given back."""
+        end_ns = now_ns()
+        self.iterations += 1
+        self.busy_ns += end_ns - start_ns
+        if batch.decodes:
+            cohort = self.decoding
+            self.generated += cohort.size
+            self.step_ends.append(end_ns)
+            finished = cohort.advance()
+            if self._listened or self.hooks.by_moment["token"]:
+                self._tell_tokens(end_ns)
+            for request in finished:
+                self._close_segment(request)
+                self._end(request, Status.FINISHED, end_ns)
+        for request, tokens in batch.prefills:
+            self._commit_prefill(request, tokens, end_ns)
+        if self._aborted:
+            self._drop_aborted(end_ns)
+        if self.check is not None:
+            self.check(self, batch)
+        if end_ns >= self._next_sample_ns:
+            self.take_sample(end_ns)
+
+    def _commit_prefill(self, request: Request, tokens: int, end_ns: int) -> None:
+        self.prefilled += tokens
+        request._computed += tokens
+        if request.to_prefill > 0:
+            return
+        del self.prefilling[request]
+        self.generated += 1
+        request._generated += 1
+        request._segment_ns = end_ns
+        if request.first_token_ns < 0:
+            request.first_token_ns = end_ns
+            self._tell("first_token", request, end_ns)
+        self._tell_token(request, end_ns)
+        if request._generated == request.output_tokens:
+            request._joined = self.decoding.step
+            self._close_segment(request)
+            self._end(request, Status.FINISHED, end_ns)
+        else:
+            self._join(request)
+
+    def _join(self, request: Request) -> None:
+        self.decoding.join(request)
+        request.phase = Phase.DECODING
+        if request.listeners is not None:
+            self._listened[request] = None
+
+    def _leave(self, request: Request) -> None:
+        self.decoding.leave(request)
+        self._listened.pop(request, None)
+        self._close_segment(request)
+
+    def _close_segment(self, request: Request) -> None:
+        self.records.segment(request.id, self.index, request._segment_ns, request._joined, self.decoding.step)
+        request._segment_ns = -1
+
+    def _end(self, request: Request, status: Status, end_ns: int, reason: str | None = None) -> None:
+        if request.phase is not Phase.WAITING:
+            self.running.pop(request, None)
+            self._listened.pop(request, None)
+            self.kv.give_back(request._blocks)
+            request._blocks = 0
+        request.status = status
+        request.reason = reason
+        request.phase = Phase.DONE
+        request.finish_ns = end_ns
+        if self.loads is not None:
+            self.loads.changed(self)
+        self._tell("finished" if status is Status.FINISHED else "failed", request, end_ns)
+        self.on_end(request)
+
+    # -- what a router calls -----------------------------------------------------------------------------------
+
+    @property
+    def load(self) -> int:
+        """Requests it holds, waiting and running."""
+        return len(self.waiting) + len(self.running)
+
+    def refusal(self, request: Request) -> str | None:
+        """Return why the request can never be served here, or None if it can."""
+        total = request.prompt_tokens + request.output_tokens
+        if total > self.max_model_len:
+            return f"longer than max_model_len ({self.max_model_len} tokens)"
+        if self.kv.blocks_for(total - 1) > self.kv.total:
+            return f"larger than the KV memory of {self.group} ({self.kv.total * self.kv.block_size} tokens)"
+        return None
+
+    def enqueue(self, request: Request) -> None:
+        """Put a request at the end of the queue."""
+        request.worker = self
+        request.phase = Phase.WAITING
+        self.waiting.append(request)
+        self._wake.set()
+        if self.loads is not None:
+            self.loads.changed(self)
+
+    def abort(self, request: Request, reason: str) -> None:
+        """End a request before its time: at once if it waits, else when the running iteration is over."""
+        if request.phase is Phase.DONE:
+            return
+        if self._in_iteration and request.phase is not Phase.WAITING:
+            self._aborted.append((request, reason))
+        else:
+            self._drop(request, reason, now_ns())
+
+    # -- what a scheduling policy calls ------------------------------------------------------------------------
+
+    def batch(self) -> Batch:
+        """Return an empty batch to fill."""
+        return Batch(self)
+
+    def admit(self, request: Request, *, reserve_tokens: int = 0) -> None:
+        """Move a request from the queue to the running ones.
+
+        Args:
+            request: One of :attr:`waiting`.
+            reserve_tokens: Take the KV blocks for so many tokens now, and none later.
+
+        Raises:
+            PolicyError: It is not waiting here, or fewer blocks are free.
+        """
+        if request.phase is not Phase.WAITING or request.worker is not self:
+            raise PolicyError(f"{request!r} was admitted on {self.name}, where it does not wait")
+        if reserve_tokens:
+            blocks = self.kv.blocks_for(reserve_tokens)
+            self.kv.take(blocks)
+            request._blocks = blocks
+            request._reserved = True
+        if self.waiting[0] is request:
+            self.waiting.popleft()
+        else:
+            self.waiting.remove(request)
+        request.phase = Phase.PREFILLING
+        self.running[request] = None
+        self.prefilling[request] = None
+        if request.scheduled_ns < 0:
+            request.scheduled_ns = now_ns()
+        self._tell("admitted", request)
+
+    def preempt(self, request: Request) -> None:
+        """Take a running request's KV blocks; it goes to the front of the queue and will be computed again.
+
+        Raises:
+            PolicyError: It does not run here.
+        """
+        self._stop(request, "preempted")
+        self.kv.give_back(request._blocks)
+        request._blocks = 0
+        request._computed = 0
+        request._reserved = False
+        request.phase = Phase.WAITING
+        request.preemptions += 1
+        self.preemptions += 1
+        self.waiting.appendleft(request)
+        self._wake.set()
+        self._tell("preempted", request)
+
+    def pause(self, request: Request) -> None:
+        """Let a decoding request sit out; it keeps its KV blocks and its place.
+
+        Raises:
+            PolicyError: It does not decode here.
+        """
+        if request.phase is not Phase.DECODING or request.worker is not self:
+            raise PolicyError(f"{request!r} was paused on {self.name}, where it does not decode")
+        self._leave(request)
+        request.phase = Phase.PAUSED
+        self.paused[request] = None
+
+    def resume(self, request: Request) -> None:
+        """Let a paused request decode again.
+
+        Raises:
+            PolicyError: It is not paused here.
+        """
+        if request not in self.paused:
+            raise PolicyError(f"{request!r} was resumed on {self.name}, where it is not paused")
+        del self.paused[request]
+        self._join(request)
+
+    async def changed(self) -> None:
+        """Wait until a request arrives, or anything else happens that a policy may want to react to."""
+        self._wake.clear()
+        await self._wake.wait()
+
+    # -- the rest ----------------------------------------------------------------------------------------------
+
+    def take_sample(self, time_ns: int) -> None:
+        """Record one row of the time series, and say when the next is due."""
+        interval = self.sample_interval_ns
+        self._next_sample_ns = time_ns - time_ns % interval + interval
+        self.records.sample(
+            self.index,
+            time_ns,
+            len(self.running),
+            len(self.waiting),
+            self.kv.used,
+            self.kv.total,
+            self.generated,
+            self.prefilled,
+            self.preemptions,
+            self.busy_ns,
+            self.iterations,
+        )
+
+    def close_books(self) -> list[Request]:
+        """At the end of a run that was cut short: close the segments, and return who was still here."""
+        for request in list(self.running):
+            if request.phase is Phase.DECODING:
+                self._leave(request)
+            elif request._segment_ns >= 0:
+                self._close_segment(request)
+        return [*self.running, *self.waiting]
+
+    def _stop(self, request: Request, verb: str) -> None:
+        if request.worker is not self or request not in self.running:
+            raise PolicyError(f"{request!r} was {verb} on {self.name}, where it does not run")
+        if request.phase is Phase.DECODING:
+            self._leave(request)
+        self.prefilling.pop(request, None)
+        self.paused.pop(request, None)
+        del self.running[request]
+
+    def _drop(self, request: Request, reason: str, time_ns: int) -> None:
+        if request.phase is Phase.WAITING:
+            self.waiting.remove(request)
+        elif request.phase is not Phase.DONE:
+            self._stop(request, "aborted")
+        else:
+            return
+        self._end(request, Status.FAILED, time_ns, reason)
+        self._wake.set()
+
+    def _drop_aborted(self, end_ns: int) -> None:
+        aborted, self._aborted = self._aborted, []
+        for request, reason in aborted:
+            self._drop(request, reason, end_ns)
+
+    def _tell(self, moment: str, request: Request, time_ns: int | None = None) -> None:
+        if self.hooks.by_moment[moment]:
+            self._moments.append(Moment(moment, request, now_ns() if time_ns is None else time_ns))
+
+    def _tell_token(self, request: Request, end_ns: int) -> None:
+        self._tell("token", request, end_ns)
+        if request.listeners is not None:
+            for listener in request.listeners:
+                listener(request, end_ns)
+
+    def _tell_tokens(self, end_ns: int) -> None:
+        if self.hooks.by_moment["token"]:
+            self._moments.extend(Moment("token", r, end_ns) for r in self.running if r.phase is Phase.DECODING)
+        for request in self._listened:
+            for listener in request.listeners or ():
+                listener(request, end_ns)
+
+    async def _fire(self) -> None:
+        moments, self._moments = self._moments, []
+        for moment in moments:
+            await self.hooks.fire(moment)
+
+    def describe(self) -> str:
+        """Return one line about its state, for reports."""
+        return (
+            f"worker {self.name} (policy {self.policy_name}): {len(self.waiting)} waiting, {len(self.running)} running, "
+            f"{self.kv.used} of {self.kv.total} KV blocks used"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.name} on {self.device.name}: {len(self.waiting)} waiting, {len(self.running)} running>"
+
+
