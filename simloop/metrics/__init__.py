@@ -1,0 +1,32 @@
+"""What happened: columnar records of a run, and every metric that follows from them.
+
+:class:`Records` is what serving fills; :class:`Result` is what a run returns. Numpy is imported with the first
+:class:`Result`, polars with the first data frame.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from simloop.metrics.records import Records, Status
+from simloop.metrics.slo import SLO
+
+if TYPE_CHECKING:
+    from simloop.metrics.distribution import Distribution
+    from simloop.metrics.result import Result
+
+
+__all__ = ["SLO", "Distribution", "Records", "Result", "Status"]
+
+_LATER = {
+    "Distribution": "distribution",
+    "Result": "result",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
