@@ -95,10 +95,10 @@ class Worker:
     schedule: SchedulePolicy
     records: Recorder
     hooks: Hooks
-    on_end: Callable[[Request], None]
     policy_name: str = "schedule"
     sample_interval_ns: int = 1_000_000_000
     check: Callable[[Worker, Batch], None] | None = None
+    on_end: Callable[[Request], None] | None = None
     waiting: deque[Request] = attrs.Factory(deque)
     running: dict[Request, None] = attrs.Factory(dict)
     prefilling: dict[Request, None] = attrs.Factory(dict)
@@ -231,7 +231,8 @@ class Worker:
         if self.loads is not None:
             self.loads.changed(self)
         self._tell("finished" if status is Status.FINISHED else "failed", request, end_ns)
-        self.on_end(request)
+        if self.on_end is not None:
+            self.on_end(request)
 
     # -- what a router calls -----------------------------------------------------------------------------------
 

@@ -1,0 +1,196 @@
+"""The two ways in: run a scenario to its end, or step inside one."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import attrs
+import msgspec
+
+from simloop.clock import now_ns, run, run_seed
+from simloop.metrics import Records, Result
+from simloop.scenario import Scenario, load_scenario
+from simloop.scenario.build import build_cluster
+from simloop.serving import Cluster
+from simloop.workload import Arrival, open_workload
+
+__all__ = ["Progress", "cluster", "simulate"]
+
+
+@attrs.frozen
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        virtual_s: Time on the virtual clock, seconds.
+        finished: Requests that have ended.
+        total: Requests that there will be, if that is known.
+        running: Requests that run now.
+        waiting: Requests that wait now.
+    """
+
+    virtual_s: float
+    finished: int
+    total: int | None
+    running: int
+    waiting: int
+
+
+def simulate(
+    scenario: str | Path | Mapping[str, Any] | Scenario,
+    *,
+    seed: int | None = None,
+    requests: int | None = None,
+    overrides: Sequence[str] = (),
+    progress: Callable[[Progress], None] | None = None,
+    check: bool = False,
+) -> Result:
+    """Run a scenario to its end on a virtual clock.
+
+    Args:
+        scenario: A file (YAML, JSON or TOML), the name of a bundled one, a mapping of the same shape, or a
+            :class:`simloop.scenario.Scenario`.
+        seed: In place of the scenario's.
+        requests: How many requests, in place of the scenario's.
+        overrides: ``path=value`` for any key of the scenario, as ``--set`` of the command takes them.
+        progress: Called about ten times a second of real time.
+        check: Check the invariants of every worker after every iteration; much slower.
+
+    Returns:
+        What happened. ``result.complete`` is False where ``until_s``, Ctrl-C or SIGTERM ended the run early.
+
+    Raises:
+        InputError: The scenario cannot be used.
+        SimulationError: The run could not go on: a deadlock, a policy that raised.
+    """
+    spec, base_dir = _load(scenario, seed, requests, overrides)
+    workload = open_workload(spec.workload, seed=spec.seed, base_dir=base_dir)
+    session = _Session(spec, base_dir, workload, workload.total, progress, check)
+    return session.run()
+
+
+def cluster(
+    scenario: str | Path | Mapping[str, Any] | Scenario,
+    *,
+    overrides: Sequence[str] = (),
+    records: Records | None = None,
+) -> Cluster:
+    """Return the cluster of a scenario, to be used with ``async with`` on whatever clock the running loop has.
+
+    The scenario's own workload is not started: send requests with :meth:`Cluster.generate` and :meth:`Cluster.submit`.
+
+    Args:
+        scenario: As in :func:`simulate`.
+        overrides: As in :func:`simulate`.
+        records: Where to keep what happens; new ones if not given.
+
+    Raises:
+        InputError: The scenario cannot be used.
+    """
+    spec, base_dir = _load(scenario, None, None, overrides)
+    return build_cluster(spec, Records() if records is None else records, base_dir=base_dir)
+
+
+def _load(
+    scenario: str | Path | Mapping[str, Any] | Scenario, seed: int | None, requests: int | None, overrides: Sequence[str]
+) -> tuple[Scenario, Path]:
+    changes = list(overrides)
+    if seed is not None:
+        changes.append(f"seed={seed}")
+    if requests is not None:
+        changes.append(f"workload.requests={requests}")
+    given = msgspec.to_builtins(scenario) if isinstance(scenario, Scenario) else scenario
+    loaded = load_scenario(given, overrides=changes)
+    return loaded.scenario, loaded.base_dir
+
+
+@attrs.define
+class _Session:
+    """One run of one scenario, from the first request to the result."""
+
+    scenario: Scenario
+    base_dir: Path
+    workload: Iterable[Arrival]
+    total: int | None
+    progress: Callable[[Progress], None] | None
+    check: bool
+    records: Records = attrs.Factory(Records)
+    complete: bool = False
+    reason: str | None = None
+    end_ns: int = 0
+    _task: asyncio.Task[Any] | None = None
+    _told_s: float = 0.0
+
+    def run(self) -> Result:
+        """Run it, and return what happened, also when it was cut short."""
+        started_s = time.perf_counter()
+        world = build_cluster(self.scenario, self.records, base_dir=self.base_dir, check=self.check)
+        if self.progress is not None:
+            world.on_end = lambda: self._report(world)
+        with self._stoppable():
+            try:
+                run(self._serve(world), seed=self.scenario.seed, until=self.scenario.until_s)
+            except asyncio.CancelledError:
+                if self.reason is None:
+                    raise
+        if not self.complete and self.reason is None:
+            self.reason = f"stopped at until_s = {self.scenario.until_s:g}"
+        return Result(
+            self.records,
+            step_ends=[worker.step_ends for worker in world.workers],
+            worker_names=[worker.name for worker in world.workers],
+            scenario=msgspec.to_builtins(self.scenario),
+            seed=self.scenario.seed,
+            end_ns=self.end_ns,
+            wall_s=time.perf_counter() - started_s,
+            complete=self.complete,
+            reason=self.reason,
+            slo=self.scenario.slo,
+            iterations=sum(worker.iterations for worker in world.workers),
+        )
+
+    async def _serve(self, world: Cluster) -> None:
+        self._task = asyncio.current_task()
+        try:
+            await world.serve(self.workload)
+            self.complete = True
+        finally:
+            self.end_ns = now_ns()
+
+    def _report(self, world: Cluster) -> None:
+        if self.progress is None or world.finished % 64:
+            return
+        wall_s = time.monotonic()
+        if wall_s - self._told_s < 0.1:
+            return
+        self._told_s = wall_s
+        running = sum(len(worker.running) for worker in world.workers)
+        waiting = sum(len(worker.waiting) for worker in world.workers)
+        self.progress(Progress(now_ns() / 1e9, world.finished, self.total, running, waiting))
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM end the run early instead of the process."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.reason = f"interrupted by {signal.Signals(number).name}"
+        if self._task is not None:
+            self._task.cancel()

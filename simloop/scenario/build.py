@@ -1,0 +1,138 @@
+"""From what a scenario says to a cluster that can serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+
+from simloop.errors import InputError
+from simloop.hardware import Device, MemoryPlan, Roofline, load_device, memory_plan
+from simloop.model import Model, load_model
+from simloop.scenario.structs import PolicyRef, Scenario, WorkerGroup
+from simloop.serving import Cluster, Hooks, KVBlocks, PolicySource, Recorder, Worker, load_policy
+from simloop.serving.check import check_worker
+
+__all__ = ["build_cluster"]
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class _Group:
+    """What the workers of one group share."""
+
+    spec: WorkerGroup
+    device: Device
+    model: Model
+    timing: Roofline
+    memory: MemoryPlan
+    schedule: PolicySource
+
+
+def build_cluster(
+    scenario: Scenario, records: Recorder, *, base_dir: Path | None = None, check: bool = False
+) -> Cluster:
+    """Build the cluster of a scenario.
+
+    Args:
+        scenario: What to build.
+        records: Where the cluster writes what happens.
+        base_dir: What relative file names are relative to; the working directory if not given.
+        check: Check every worker's invariants after every iteration (slow).
+
+    Raises:
+        InputError: A model, device or policy does not exist or does not fit.
+    """
+    base = base_dir or Path()
+    hooks = Hooks()
+    route = _policy(scenario.policies.route, "route", base, "policies.route")
+    workers: list[Worker] = []
+    for number, spec in enumerate(scenario.workers):
+        group = _group(scenario, spec, base, f"workers[{number}]")
+        for place in range(spec.count):
+            workers.append(_worker(scenario, group, place, len(workers), records, hooks, check))
+    control = scenario.policies.control
+    return Cluster(
+        workers,
+        route.make(),
+        records,
+        hooks,
+        control=None if control is None else _policy(control, "control", base, "policies.control").make(),
+        route_name=route.name,
+        control_name=_ref(control).name if control is not None else "control",
+    )
+
+
+def _group(scenario: Scenario, spec: WorkerGroup, base: Path, path: str) -> _Group:
+    engine = spec.engine
+    device = _located(lambda: load_device(_file(spec.device, base)), f"{path}.device")
+    model_path = "model" if spec.model is None else f"{path}.model"
+    model = _located(lambda: load_model(_file(spec.model or scenario.model, base)), model_path)
+    timing = _located(lambda: Roofline(model, device, dtype=None if engine.dtype == "auto" else engine.dtype), path)
+    memory = _located(
+        lambda: memory_plan(
+            model,
+            device,
+            gpu_memory_utilization=engine.gpu_memory_utilization,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            max_num_seqs=engine.max_num_seqs,
+            block_size=engine.block_size,
+            num_gpu_blocks_override=engine.num_gpu_blocks_override,
+        ),
+        path,
+    )
+    if spec.schedule is None:
+        schedule = _policy(scenario.policies.schedule, "schedule", base, "policies.schedule")
+    else:
+        schedule = _policy(spec.schedule, "schedule", base, f"{path}.schedule")
+    return _Group(spec, device, model, timing, memory, schedule)
+
+
+def _worker(
+    scenario: Scenario, group: _Group, place: int, index: int, records: Recorder, hooks: Hooks, check: bool
+) -> Worker:
+    return Worker(
+        name=f"{group.spec.name}-{place}",
+        index=index,
+        group=group.spec.name,
+        device=group.device,
+        model=group.model,
+        engine=group.spec.engine,
+        timing=group.timing,
+        kv=KVBlocks(group.memory.num_blocks, group.spec.engine.block_size),
+        schedule=group.schedule.make(),
+        policy_name=group.schedule.name,
+        records=records,
+        hooks=hooks,
+        sample_interval_ns=round(scenario.sample_interval_s * 1e9),
+        check=check_worker if check else None,
+    )
+
+
+def _policy(ref: str | PolicyRef, kind: str, base: Path, path: str) -> PolicySource:
+    named = _ref(ref)
+    return _located(lambda: load_policy(named.name, kind, params=named.params, base_dir=base), path)
+
+
+def _ref(ref: str | PolicyRef) -> PolicyRef:
+    return PolicyRef(name=ref) if isinstance(ref, str) else ref
+
+
+def _file(name: str, base: Path) -> str:
+    """Return a name that is a file beside the scenario as that file's path, and any other name as it is."""
+    beside = base / name
+    return str(beside) if ("/" in name or beside.suffix) and beside.exists() else name
+
+
+def _located(make: Callable[[], T], path: str) -> T:
+    """Call ``make``, and say which key of the scenario it was for if it cannot be made."""
+    try:
+        return make()
+    except InputError as error:
+        if error.file is not None:
+            raise
+        raise InputError(error.message, path=path) from error
+
