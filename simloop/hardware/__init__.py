@@ -1,0 +1,28 @@
+"""Device cards, and the time and memory that a model takes on a device."""
+
+from simloop.hardware.calibration import Calibration
+from simloop.hardware.catalog import ENTRY_POINT_GROUP, device_names, load_device
+from simloop.hardware.device import Device, PeakIdentity
+from simloop.hardware.memory import MemoryPlan, memory_plan
+from simloop.hardware.prices import Cost, Prices
+from simloop.hardware.roofline import Roofline, serving_dtype
+from simloop.hardware.timing import IterationShape, OperatorTime, Shape, TimingModel
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Calibration",
+    "Cost",
+    "Device",
+    "IterationShape",
+    "MemoryPlan",
+    "OperatorTime",
+    "PeakIdentity",
+    "Prices",
+    "Roofline",
+    "Shape",
+    "TimingModel",
+    "device_names",
+    "load_device",
+    "memory_plan",
+    "serving_dtype",
+]

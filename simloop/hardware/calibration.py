@@ -1,0 +1,102 @@
+"""How much of its peak a device reaches, one small set of numbers for each kind of operator.
+
+The formulas are the roofline of Williams, Waterman and Patterson (CACM 2009) with a fixed cost and two efficiencies,
+and its smooth form; the numbers come from measured kernels (``tests/benchmarks/fit_devices.py``) and stand in the
+device cards with the error that they leave.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+__all__ = ["Attention", "Calibration", "Elementwise", "Gemm", "Launch"]
+
+_Share = Annotated[float, Meta(gt=0, le=1.5)]
+_Time = Annotated[float, Meta(ge=0)]
+_Error = Annotated[float, Meta(ge=0)]
+
+
+class _Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every set of fitted numbers has.
+
+    Attributes:
+        source: What it was fitted to, or where it was carried over from.
+        overhead_us: Fixed cost of one kernel on the device, microseconds (it does not include launching it).
+        memory_efficiency: Share of the memory bandwidth that is reached.
+        median_error: Median absolute relative error of the fit on its points, where it was fitted.
+        p90_error: 90th percentile of the same.
+    """
+
+    source: str
+    overhead_us: _Time
+    memory_efficiency: _Share
+    median_error: _Error | None = None
+    p90_error: _Error | None = None
+
+
+class Elementwise(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Norms, activation, rotary embedding, sampling: ``t = overhead + bytes / (memory_efficiency · bandwidth)``."""
+
+
+class Gemm(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Matrix products: ``t = overhead + (C^q + M^q)^(1/q)``, with ``C`` the compute and ``M`` the memory time.
+
+    ``C = flops / (compute_efficiency · peak)`` and ``M = bytes / (memory_efficiency · bandwidth)``.
+
+    Attributes:
+        compute_efficiency: Share of the peak FLOP/s that large products reach.
+        sharpness: ``q``: 1 adds the two times, a large value takes the larger one (no overlap, full overlap).
+    """
+
+    compute_efficiency: _Share
+    sharpness: Annotated[float, Meta(ge=1)]
+
+
+class Attention(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Attention kernels: ``t = overhead + sum over requests of max(C, M)``.
+
+    ``C = 4 · heads · head_dim · (pairs + new · ramp_tokens / 2) / (compute_efficiency · peak)``, where ``pairs`` counts
+    the (query, key) pairs of the request; ``M`` is its queries, outputs, keys and values over the achieved bandwidth.
+
+    Attributes:
+        compute_efficiency: Share of the peak FLOP/s that long prompts reach.
+        ramp_tokens: Length at which a prompt reaches half of that: every new token costs as much as attending to half
+            as many tokens more, so that a prompt of ``S`` tokens runs at ``S / (S + ramp_tokens)`` of the rate.
+    """
+
+    compute_efficiency: _Share
+    ramp_tokens: Annotated[float, Meta(ge=0)] = 0.0
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the host spends on starting kernels.
+
+    Attributes:
+        source: Where the number comes from.
+        kernel_us: One launch, microseconds. An iteration that is replayed from a CUDA graph pays for one; any other
+            takes at least as long as launching all of its kernels.
+    """
+
+    source: str
+    kernel_us: _Time
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Achieved efficiency of each kind of operator.
+
+    Attributes:
+        gemm: Matrix products with weights.
+        prefill_attention: Attention of prompt chunks.
+        decode_attention: Attention of one new token for each request.
+        elementwise: Everything bound by memory traffic alone.
+        launch: Host time of launching kernels.
+    """
+
+    gemm: Gemm
+    prefill_attention: Attention
+    decode_attention: Attention
+    elementwise: Elementwise
+    launch: Launch

@@ -1,0 +1,121 @@
+"""Devices by name: the bundled cards, cards by path, and those that installed packages offer."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from simloop.content import content_names, find_content
+from simloop.errors import InputError, did_you_mean
+from simloop.hardware.calibration import Attention, Calibration, Elementwise, Gemm, Launch
+from simloop.hardware.device import Device, PeakIdentity
+
+__all__ = ["ENTRY_POINT_GROUP", "device_names", "load_device"]
+
+ENTRY_POINT_GROUP = "simloop.devices"
+"""Packages offer devices here: an entry point is a :class:`Device`, the path of a card, or a function returning one."""
+
+_STRUCTS = {
+    "": Device,
+    "peak_identity": PeakIdentity,
+    "calibration": Calibration,
+    "calibration.gemm": Gemm,
+    "calibration.prefill_attention": Attention,
+    "calibration.decode_attention": Attention,
+    "calibration.elementwise": Elementwise,
+    "calibration.launch": Launch,
+}
+_UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`")
+_PLACE = re.compile(r" - at `\$?\.?(?P<path>[^`]*)`$")
+
+
+def device_names() -> list[str]:
+    """Return the names of all devices, bundled and offered by installed packages, sorted."""
+    return sorted({*content_names("devices"), *_offered()})
+
+
+def load_device(name_or_path: str) -> Device:
+    """Return a device.
+
+    Args:
+        name_or_path: A bundled name or one that an installed package offers (see :func:`device_names`), or the path of
+            a card, a file that ends in ``.toml``.
+
+    Raises:
+        InputError: There is no such device, or its card is not right; the message names the file and the key.
+    """
+    if name_or_path.endswith(".toml"):
+        return _read(Path(name_or_path))
+    if name_or_path in content_names("devices"):
+        return _bundled(name_or_path)
+    offered = _offered()
+    if name_or_path in offered:
+        return _from_entry_point(name_or_path, offered[name_or_path]())
+    names = device_names()
+    near = did_you_mean(name_or_path.lower(), names)
+    raise InputError(f"no device is called {name_or_path!r}{near} (there are: {', '.join(names)})")
+
+
+@cache
+def _bundled(name: str) -> Device:
+    return _read(find_content("devices", name))
+
+
+def _offered() -> dict[str, Callable[[], Any]]:
+    """Return the loaders of the entry points, by name; nothing is imported yet."""
+    from importlib.metadata import entry_points  # slow to import, and rarely needed
+
+    return {point.name: point.load for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _from_entry_point(name: str, offer: Any) -> Device:
+    found = offer() if callable(offer) else offer
+    if isinstance(found, Device):
+        return found
+    if isinstance(found, str | os.PathLike):
+        return _read(Path(found))
+    raise InputError(
+        f"entry point {name!r} of {ENTRY_POINT_GROUP}: expected a device or the path of a card, found {found!r}"
+    )
+
+
+def _read(file: Path) -> Device:
+    try:
+        with file.open("rb") as stream:
+            values = tomllib.load(stream)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=file) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"is not TOML: {error}", file=file) from error
+    try:
+        return msgspec.convert(values, Device)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), values, file) from error
+
+
+def _explained(message: str, values: dict[str, Any], file: Path) -> InputError:
+    """Turn msgspec's message into ours: the place first, and the nearest key for one that is misspelt."""
+    place = _PLACE.search(message)
+    path = place["path"] if place else ""
+    text = message[: place.start()] if place else message
+    unknown = _UNKNOWN.search(text)
+    if unknown and path in _STRUCTS:
+        key = unknown["key"]
+        near = did_you_mean(key, _STRUCTS[path].__struct_fields__)
+        return InputError(f"unknown key {key!r}{near}", file=file, path=path or None)
+    if "Expected" in text and path:
+        text = f"{text[0].lower()}{text[1:]}, found {_found(values, path)!r}"
+    return InputError(text, file=file, path=path or None)
+
+
+def _found(values: Any, path: str) -> Any:
+    for key in path.split("."):
+        values = values.get(key) if isinstance(values, dict) else None
+    return values

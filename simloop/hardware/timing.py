@@ -1,0 +1,79 @@
+"""What a timing model is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+
+__all__ = ["IterationShape", "OperatorTime", "Shape", "TimingModel"]
+
+
+class IterationShape(Protocol):
+    """The work of one iteration, as far as its duration depends on it.
+
+    Attributes:
+        num_tokens: New tokens of this iteration, prompts' and decodes' together.
+        num_sequences: Sequences that get logits, and so a token.
+        chunks: One pair for each prompt chunk: its new tokens, and its tokens that already are in the KV cache.
+        num_decodes: Requests that decode; each has one new token.
+        decode_context: Tokens that these attend to, summed over them, each one's new token included.
+    """
+
+    @property
+    def num_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def num_sequences(self) -> int: ...  # noqa: D102
+    @property
+    def chunks(self) -> Sequence[tuple[int, int]]: ...  # noqa: D102
+    @property
+    def num_decodes(self) -> int: ...  # noqa: D102
+    @property
+    def decode_context(self) -> int: ...  # noqa: D102
+
+
+@attrs.frozen
+class Shape:
+    """An :class:`IterationShape` by itself: for questions to a timing model outside of a simulation."""
+
+    num_tokens: int
+    num_sequences: int
+    chunks: Sequence[tuple[int, int]]
+    num_decodes: int
+    decode_context: int
+
+    @classmethod
+    def decode(cls, batch: int, context: int) -> Shape:
+        """Return ``batch`` requests that decode, each attending to ``context`` tokens."""
+        return cls(batch, batch, (), batch, batch * context)
+
+    @classmethod
+    def prefill(cls, *prompts: int) -> Shape:
+        """Return prompts of these lengths, each whole, in one iteration."""
+        return cls(sum(prompts), len(prompts), tuple((tokens, 0) for tokens in prompts), 0, 0)
+
+
+@attrs.frozen
+class OperatorTime:
+    """One line of an explanation.
+
+    Attributes:
+        operator: Name of the operator.
+        calls: How often it runs in the iteration.
+        ns: Time of all calls together, nanoseconds.
+        bound: What limits it: ``compute``, ``memory``, or ``overhead`` (of the kernel, or of launching it).
+    """
+
+    operator: str
+    calls: int
+    ns: float
+    bound: str
+
+
+class TimingModel(Protocol):
+    """Says how long an iteration takes."""
+
+    def iteration_ns(self, shape: IterationShape) -> int:
+        """Return the duration of one iteration, nanoseconds."""
+        ...
