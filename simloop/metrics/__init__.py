@@ -12,15 +12,19 @@ from simloop.metrics.records import Records, Status
 from simloop.metrics.slo import SLO
 
 if TYPE_CHECKING:
+    from simloop.metrics.checks import LittlesLaw, check_conservation, littles_law
     from simloop.metrics.distribution import Distribution
     from simloop.metrics.result import Result
 
 
-__all__ = ["SLO", "Distribution", "Records", "Result", "Status"]
+__all__ = ["SLO", "Distribution", "LittlesLaw", "Records", "Result", "Status", "check_conservation", "littles_law"]
 
 _LATER = {
     "Distribution": "distribution",
+    "LittlesLaw": "checks",
     "Result": "result",
+    "check_conservation": "checks",
+    "littles_law": "checks",
 }
 
 

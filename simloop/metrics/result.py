@@ -118,7 +118,7 @@ class Result:
         """Which requests finished and kept every limit of the SLO; ``None`` without an SLO."""
         if self.slo is None:
             return None
-        return np.all(list(self.latencies.attained(self.slo).values()), axis=0)
+        return np.array(list(self.latencies.attained(self.slo).values())).all(axis=0)
 
     @property
     def duration_ns(self) -> int:

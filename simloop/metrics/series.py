@@ -48,13 +48,13 @@ class WorkerSeries:
     def rate(self, field: str, per: str, scale: float = 1.0) -> Floats:
         """Return the growth of one cumulative field per growth of another; NaN where that one did not grow."""
         over = self.since_last(per)
-        return np.divide(self.since_last(field) * scale, over, out=np.full(len(over), np.nan), where=over > 0)
+        grown = self.since_last(field) * scale
+        return np.where(over > 0, grown / np.maximum(over, 1), np.nan)
 
     @cached_property
     def kv_usage(self) -> Floats:
         """The fraction of the worker's KV blocks in use at each sample, 0 to 1."""
-        total = self.samples["kv_total"]
-        return self.samples["kv_used"] / np.maximum(total, 1)
+        return np.asarray(self.samples["kv_used"] / np.maximum(self.samples["kv_total"], 1))
 
     def mean_over_time(self, values: Floats | Ints, duration_ns: int) -> Floats:
         """Average a quantity of each worker that is 0 while the worker is idle.
@@ -73,7 +73,7 @@ class WorkerSeries:
         before = np.concatenate([[0.0], ordered[:-1]])[: len(ordered)]
         before[np.diff(workers, prepend=-1) != 0] = 0.0
         weighted = (before + ordered) / 2 * self.since_last("busy_ns")[order]
-        return np.bincount(workers, weighted, self.num_workers) / max(duration_ns, 1)
+        return np.asarray(np.bincount(workers, weighted, self.num_workers) / max(duration_ns, 1))
 
     def peaks(self, values: Floats | Ints) -> Floats:
         """Return the largest sampled value of each worker, 0 for one without samples."""

@@ -1,9 +1,9 @@
 """Token times, from the end times of decode steps and the stays of requests in them.
 
 All requests of a decode step get their token at the same instant, so the gap between two steps that follow each other
-is one number with a multiplicity: the stays that contain both. What is left are irregular gaps: one where a stay begins,
-between its prefill's token and its first step, and one between two stays. Time and memory are O(steps + stays) for all
-but the longest gap of each request, which reads each token's gap once, inside numpy.
+is one number with a multiplicity: the stays that contain both. What is left are irregular gaps: one where a stay
+begins, between its prefill's token and its first step, and one between two stays. Time and memory are O(steps + stays)
+for all but the longest gap of each request, which reads each token's gap once, inside numpy.
 """
 
 from __future__ import annotations
@@ -79,6 +79,19 @@ class TokenTimes:
             pieces.append(self.step_ends[self.starts[stay] : self.stops[stay]])
         return np.concatenate(pieces)
 
+    def expand(self) -> tuple[Ints, Ints]:
+        """Return every token, by request and time: the row of its request and its time in ns. This is O(tokens)."""
+        opening = (self.firsts >= 0).astype(np.int64)
+        lengths = self.stops - self.starts + opening
+        before = lengths.cumsum() - lengths
+        # Token i of a stay came out of step start + i; of the step before it if the first one is its prefill's.
+        steps = np.arange(lengths.sum()) + np.repeat(self.starts - opening - before, lengths)
+        prefill = before[opening > 0]
+        steps[prefill] = 0
+        times = self.step_ends[steps] if len(self.step_ends) else steps
+        times[prefill] = self.firsts[opening > 0]
+        return np.repeat(self.rows, lengths), times
+
     def select(self, wanted: npt.NDArray[np.bool_]) -> TokenTimes:
         """Return the token times of the requests whose rows are marked."""
         kept = wanted[self.rows]
@@ -109,6 +122,20 @@ class TokenTimes:
         np.maximum.at(longest, self.rows[stays], peaks)
         return longest
 
+    def bounds(self, num_rows: int) -> tuple[Ints, Ints]:
+        """Return the times of the first and the last token of each request in ns, -1 for one without tokens."""
+        first, last = np.full(num_rows, -1, np.int64), np.full(num_rows, -1, np.int64)
+        first[self.rows[::-1]] = self._edges[0][::-1]
+        last[self.rows] = self._edges[1]
+        return first, last
+
+    def disordered(self, num_rows: int) -> npt.NDArray[np.bool_]:
+        """Mark the requests with a token that came out before the one it follows, step ends apart."""
+        marked = np.zeros(num_rows, bool)
+        gaps, rows = self._irregular_gaps
+        marked[rows[gaps < 0]] = True
+        return marked
+
     def per_second(self, origin_ns: int = 0) -> tuple[Ints, Ints]:
         """Count tokens by whole seconds since ``origin_ns``.
 
@@ -135,14 +162,21 @@ class TokenTimes:
         return (joining - leaving).cumsum()[:length]
 
     @cached_property
+    def _edges(self) -> tuple[Ints, Ints]:
+        """The time of the first and of the last token of each stay."""
+        has_steps = self.stops > self.starts
+        first, last = self.firsts.copy(), self.firsts.copy()
+        last[has_steps] = self.step_ends[self.stops[has_steps] - 1]
+        paused = self.firsts < 0
+        first[paused] = self.step_ends[self.starts[paused]]
+        return first, last
+
+    @cached_property
     def _irregular_gaps(self) -> tuple[Ints, Ints]:
         """The gaps that are not between two steps of one stay, and the rows of the requests they belong to."""
-        has_steps = self.stops > self.starts
-        first_step, last_step = self.firsts.copy(), self.firsts.copy()
-        first_step[has_steps] = self.step_ends[self.starts[has_steps]]
-        last_step[has_steps] = self.step_ends[self.stops[has_steps] - 1]
-        opening = has_steps & (self.firsts >= 0)
+        first, last = self._edges
+        opening = (self.stops > self.starts) & (self.firsts >= 0)
+        openings = self.step_ends[self.starts[opening]] - self.firsts[opening]
         following = self.rows[1:] == self.rows[:-1]
-        begin = np.where(self.firsts >= 0, self.firsts, first_step)
-        gaps = ((first_step - self.firsts)[opening], (begin[1:] - last_step[:-1])[following])
-        return np.concatenate(gaps), np.concatenate([self.rows[opening], self.rows[1:][following]])
+        between = first[1:][following] - last[:-1][following]
+        return np.concatenate([openings, between]), np.concatenate([self.rows[opening], self.rows[1:][following]])
