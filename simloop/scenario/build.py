@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import attrs
@@ -32,26 +31,22 @@ class _Group:
     schedule: PolicySource
 
 
-def build_cluster(
-    scenario: Scenario, records: Recorder, *, base_dir: Path | None = None, check: bool = False
-) -> Cluster:
+def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False) -> Cluster:
     """Build the cluster of a scenario.
 
     Args:
         scenario: What to build.
         records: Where the cluster writes what happens.
-        base_dir: What relative file names are relative to; the working directory if not given.
         check: Check every worker's invariants after every iteration (slow).
 
     Raises:
         InputError: A model, device or policy does not exist or does not fit.
     """
-    base = base_dir or Path()
     hooks = Hooks()
-    route = _policy(scenario.policies.route, "route", base, "policies.route")
+    route = _policy(scenario.policies.route, "route", "policies.route")
     workers: list[Worker] = []
     for number, spec in enumerate(scenario.workers):
-        group = _group(scenario, spec, base, f"workers[{number}]")
+        group = _group(scenario, spec, f"workers[{number}]")
         for place in range(spec.count):
             workers.append(_worker(scenario, group, place, len(workers), records, hooks, check))
     control = scenario.policies.control
@@ -60,17 +55,17 @@ def build_cluster(
         route.make(),
         records,
         hooks,
-        control=None if control is None else _policy(control, "control", base, "policies.control").make(),
+        control=None if control is None else _policy(control, "control", "policies.control").make(),
         route_name=route.name,
         control_name=_ref(control).name if control is not None else "control",
     )
 
 
-def _group(scenario: Scenario, spec: WorkerGroup, base: Path, path: str) -> _Group:
+def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
     engine = spec.engine
-    device = _located(lambda: load_device(_file(spec.device, base)), f"{path}.device")
+    device = _located(lambda: load_device(spec.device), f"{path}.device")
     model_path = "model" if spec.model is None else f"{path}.model"
-    model = _located(lambda: load_model(_file(spec.model or scenario.model, base)), model_path)
+    model = _located(lambda: load_model(spec.model or scenario.model), model_path)
     timing = _located(lambda: Roofline(model, device, dtype=None if engine.dtype == "auto" else engine.dtype), path)
     memory = _located(
         lambda: memory_plan(
@@ -85,9 +80,9 @@ def _group(scenario: Scenario, spec: WorkerGroup, base: Path, path: str) -> _Gro
         path,
     )
     if spec.schedule is None:
-        schedule = _policy(scenario.policies.schedule, "schedule", base, "policies.schedule")
+        schedule = _policy(scenario.policies.schedule, "schedule", "policies.schedule")
     else:
-        schedule = _policy(spec.schedule, "schedule", base, f"{path}.schedule")
+        schedule = _policy(spec.schedule, "schedule", f"{path}.schedule")
     return _Group(spec, device, model, timing, memory, schedule)
 
 
@@ -112,19 +107,13 @@ def _worker(
     )
 
 
-def _policy(ref: str | PolicyRef, kind: str, base: Path, path: str) -> PolicySource:
+def _policy(ref: str | PolicyRef, kind: str, path: str) -> PolicySource:
     named = _ref(ref)
-    return _located(lambda: load_policy(named.name, kind, params=named.params, base_dir=base), path)
+    return _located(lambda: load_policy(named.name, kind, params=named.params), path)
 
 
 def _ref(ref: str | PolicyRef) -> PolicyRef:
     return PolicyRef(name=ref) if isinstance(ref, str) else ref
-
-
-def _file(name: str, base: Path) -> str:
-    """Return a name that is a file beside the scenario as that file's path, and any other name as it is."""
-    beside = base / name
-    return str(beside) if ("/" in name or beside.suffix) and beside.exists() else name
 
 
 def _located(make: Callable[[], T], path: str) -> T:

@@ -1,0 +1,174 @@
+"""``simloop devices|models|policies|workloads [NAME]``: what can be named in a scenario, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simloop.cli.console import stdout
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["devices", "models", "policies", "workloads"]
+
+
+def devices(
+    name: Annotated[str | None, typer.Argument(help="A device to show, with the source of each number.")] = None,
+) -> None:
+    """List the devices, or show one with the source of each number.
+
+    Example: `simloop devices a100-sxm-80gb`
+    """
+    from simloop.hardware import device_names, load_device
+
+    if name is not None:
+        _show(_device_facts(name), "key", "value", "source")
+        return
+    cards = [(name, load_device(name)) for name in device_names()]
+    _show(
+        (
+            (name, f"{card.memory_gib:g}", f"{card.memory_bandwidth_gb_s:,.0f}", f"{max(card.peak_tflops.values()):g}")
+            for name, card in cards
+        ),
+        *("device", "memory, GiB", "bandwidth, GB/s", "peak, TFLOP/s"),
+    )
+
+
+def _device_facts(name: str) -> Iterable[Sequence[str]]:
+    import msgspec
+
+    from simloop.hardware import load_device
+
+    card = msgspec.to_builtins(load_device(name))
+    sources: dict[str, str] = card.pop("sources", {})
+    for key, value in _flat(card):
+        yield key, _text(value), _source(key, sources)
+
+
+def _flat(mapping: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield every leaf that is given, by its dotted key."""
+    for key, value in mapping.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", value
+
+
+def _source(key: str, sources: dict[str, str]) -> str:
+    """Return the source of a key, or of the nearest table that it stands in."""
+    while key and key not in sources:
+        key = key.rpartition(".")[0]
+    return sources.get(key, "")
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="A model to show; a path to a config.json works too.")] = None,
+) -> None:
+    """List the models, or show one with its sizes and source.
+
+    Example: `simloop models llama-3.1-8b`
+    """
+    from simloop.model import load_model, model_names
+
+    if name is not None:
+        _show(_model_facts(name), "key", "value")
+        return
+    loaded = [load_model(name) for name in model_names()]
+    _show(
+        (
+            (
+                model.name,
+                f"{model.num_parameters / 1e9:.2f}",
+                f"{model.kv_bytes_per_token / 1024:,.0f}",
+                f"{model.max_model_len:,}",
+            )
+            for model in loaded
+        ),
+        *("model", "parameters, 10^9", "KV, KiB/token", "context, tokens"),
+    )
+
+
+def _model_facts(name: str) -> Iterable[Sequence[str]]:
+    from simloop.model import load_model
+
+    model = load_model(name)
+    sizes = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "vocab_size")
+    yield "name", model.name
+    yield "family", model.family
+    yield "parameters", f"{model.num_parameters:,}"
+    yield "dtype", model.dtype
+    yield "weights", f"{model.weight_bytes / 2**30:.2f} GiB"
+    yield "KV cache", f"{model.kv_bytes_per_token:,} bytes a token"
+    yield "max_model_len", f"{model.max_model_len:,} tokens"
+    for size in sizes:
+        yield size, f"{getattr(model, size):,}"
+    yield "tie_word_embeddings", _text(model.tie_word_embeddings)
+    yield "source", model.source
+
+
+def policies(name: Annotated[str | None, typer.Argument(help="A policy to describe.")] = None) -> None:
+    """List the bundled policies, or describe one: what it does, its parameters, its source.
+
+    Example: `simloop policies vllm`
+    """
+    from simloop.serving import policy_info, policy_names
+
+    if name is None:
+        listed = [policy_info(name) for name in policy_names()]
+        _show(((info.name, ", ".join(info.kinds), info.summary) for info in listed), "policy", "kind", "what it does")
+        return
+    info = policy_info(name)
+    typer.echo(f"{info.doc}\n")
+    _show(
+        [("kind", ", ".join(info.kinds)), ("params", ", ".join(info.params) or "none"), ("file", str(info.path))],
+        "",
+        "",
+    )
+
+
+def workloads(
+    name: Annotated[str | None, typer.Argument(help="A preset to show, with its source and fit.")] = None,
+) -> None:
+    """List the length presets, or show one: its source, how many rows it was fitted to, the fit's error.
+
+    Example: `simloop workloads azure-conv-2023`
+    """
+    from simloop.workload import load_preset, preset_names
+
+    if name is None:
+        listed = [load_preset(name) for name in preset_names()]
+        _show(((preset.name, preset.source) for preset in listed), "preset", "source")
+        return
+    typer.echo(load_preset(name).describe())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:,g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
+
+
+def _show(rows: Iterable[Sequence[str]], *heads: str) -> None:
+    """Print a table; where stdout is no terminal too, so that it can be searched."""
+    stdout().print(_table(rows, heads))
+
+
+def _table(rows: Iterable[Sequence[str]], heads: Sequence[str]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, show_header=any(heads), pad_edge=False)
+    for number, head in enumerate(heads):
+        table.add_column(head, overflow="fold", no_wrap=number == 0, justify="left")
+    for row in rows:
+        table.add_row(*(_escape(cell) for cell in row))
+    return table
+
+
+def _escape(cell: str) -> str:
+    from rich.markup import escape
+
+    return escape(cell)

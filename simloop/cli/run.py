@@ -1,0 +1,100 @@
+"""``simloop run``: simulate one scenario."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simloop.cli.console import say, stdout
+from simloop.cli.logs import LogLevel, configure_logs
+from simloop.errors import InputError
+
+if TYPE_CHECKING:
+    from simloop.metrics import Result
+
+__all__ = ["run"]
+
+_EXAMPLES = """Examples:
+
+- `simloop run quickstart`
+- `simloop run my.yaml --out results --set workers[0].count=4`
+- `simloop run quickstart --set policies.schedule=static --requests 500 --json`
+"""
+
+
+def run(
+    scenario: Annotated[
+        str, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML, JSON, TOML), or a bundled one's name.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write summary, tables and scenario there.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", "-s", metavar="PATH=VALUE", help="Change one key: `workload.arrivals.rate=4`. Can be repeated."
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The seed, instead of the scenario's.")] = None,
+    requests: Annotated[
+        int | None, typer.Option("--requests", "-n", min=1, help="How many requests, instead of the scenario's.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check invariants after every iteration (slow).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary alone, as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")] = False,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="Log to stderr, stamped with virtual time; off if not given.")
+    ] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines, not text.")] = False,
+) -> None:
+    """Simulate a scenario: a progress bar while it runs, then a table of what happened."""
+    from simloop import simulate
+    from simloop.cli.progress import progress_bar
+    from simloop.report import check_out_dir
+    from simloop.scenario import load_scenario
+
+    if log_json and log_level is None:
+        raise InputError("has no effect without --log-level", file="--log-json")
+    configure_logs(log_level, as_json=log_json)
+    changes = list(overrides or ())
+    changes += [
+        f"{key}={value}" for key, value in {"seed": seed, "workload.requests": requests}.items() if value is not None
+    ]
+    loaded = load_scenario(scenario, overrides=changes)
+    if out is not None:
+        check_out_dir(out)
+    with progress_bar(wanted=not quiet) as progress:
+        result = simulate(loaded, progress=progress, check=check)
+    _deliver(result, out, as_json=as_json, quiet=quiet)
+    raise typer.Exit(_status(result))
+
+
+run.__doc__ = f"{run.__doc__}\n\n{_EXAMPLES}"
+
+
+def _deliver(result: Result, out: Path | None, *, as_json: bool, quiet: bool) -> None:
+    """Write what was asked for: the folder first, since a closed pipe may end the rest."""
+    if out is not None:
+        from simloop.report import write_run
+
+        write_run(result, out)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(result.summary(), indent=2, ensure_ascii=False, allow_nan=False))
+    elif not quiet:
+        from simloop.report import summary_table
+
+        stdout().print(summary_table(result))
+    if not result.complete:
+        say(f"the run is partial: {result.reason}", label="warning", colour="yellow")
+
+
+def _status(result: Result) -> int:
+    """Return 0; as shells do, 128 and the signal's number for a run that a signal ended."""
+    reason = result.reason or ""
+    numbers = [128 + number for number in (signal.SIGINT, signal.SIGTERM) if number.name in reason]
+    return numbers[0] if numbers and not result.complete else 0

@@ -1,0 +1,112 @@
+"""msgspec's validation errors -> lines that name file, path, what was found, what was expected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import msgspec.inspect as mi
+
+from simloop.errors import InputError, did_you_mean
+from simloop.scenario.types import Step, expected, parse_path, resolve, show, show_path, step_into
+
+__all__ = ["convert"]
+
+T = TypeVar("T")
+
+_MESSAGE = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`(?P<path>\$.*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+
+
+def convert(data: Any, kind: type[T], *, file: object = None, overridden: Sequence[list[Step]] = ()) -> T:
+    """Return ``data`` as a struct.
+
+    Args:
+        data: What a file contained.
+        kind: The struct.
+        file: Where it came from, for messages.
+        overridden: Places that ``--set`` has written: mistakes there are blamed on it.
+
+    Raises:
+        InputError: It does not fit.
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        steps, message = _explain(error, data, mi.type_info(kind))
+    if any(steps[: len(place)] == place for place in overridden):
+        file = "--set"
+    raise InputError(message, file=file, path=show_path(steps) or None)
+
+
+def _explain(error: msgspec.ValidationError, data: Any, kind: mi.Type) -> tuple[list[Step], str]:
+    match = _MESSAGE.match(str(error))
+    what, in_key, path = match.group("what", "key", "path") if match else (str(error), None, None)
+    steps, value, place = _walk(parse_path(path or "$"), data, kind, what)
+    if isinstance(error.__cause__, InputError):
+        inner = error.__cause__
+        return steps + (parse_path(inner.path) if inner.path else []), inner.message
+    if in_key:
+        odd = next((key for key in value if not isinstance(key, str)), None)
+        return steps, f"found the key {show(odd)}, expected text"
+    if unknown := _UNKNOWN.fullmatch(what):
+        return [*steps, unknown[1]], _unknown_key(unknown[1], place)
+    if missing := _MISSING.fullmatch(what):
+        inside = step_into(place, missing[1])
+        return [*steps, missing[1]], f"missing, expected {expected(inside) if inside else 'a value'}"
+    if what.startswith(("Expected ", "Invalid ")):
+        return steps, _mismatch(value, place)
+    return steps, " ".join(what.split())
+
+
+def _mismatch(value: Any, place: mi.Type) -> str:
+    members = place.types if isinstance(place, mi.UnionType) else (place,)
+    options = [str(option) for member in members if isinstance(member, mi.LiteralType) for option in member.values]
+    near = did_you_mean(value, options) if isinstance(value, str) else ""
+    return f"found {show(value)}, expected {expected(place)}{near}"
+
+
+def _unknown_key(key: str, place: mi.Type) -> str:
+    keys = known_keys(place)
+    return f"found an unknown key{did_you_mean(key, keys)} (known: {', '.join(keys)})"
+
+
+def known_keys(place: mi.Type) -> list[str]:
+    """Return the keys that a struct takes; none for what is not a struct."""
+    if not isinstance(place, mi.StructType):
+        return []
+    tag = [place.tag_field] if place.tag_field else []
+    return tag + [field.encode_name for field in place.fields]
+
+
+def _walk(steps: list[Step], data: Any, kind: mi.Type, what: str) -> tuple[list[Step], Any, mi.Type]:
+    """Return the steps with dict keys filled in, and the data and type that stand there."""
+    walked: list[Step] = []
+    for step in steps:
+        inside = resolve(kind, data)
+        name = _culprit(data, what) if step is None else step
+        walked.append(name)
+        data = _get(data, name)
+        kind = step_into(inside, step) or mi.AnyType()
+    return walked, data, resolve(kind, data) if isinstance(data, dict) else kind
+
+
+def _get(data: Any, step: Step) -> Any:
+    if isinstance(data, dict):
+        return data.get(step)
+    return data[step] if isinstance(data, list) and isinstance(step, int) and step < len(data) else None
+
+
+_JSON_NAMES = {str: "str", bool: "bool", int: "int", float: "float", list: "array", dict: "object", type(None): "null"}
+
+
+def _culprit(data: Any, what: str) -> str | None:
+    """Guess which value of a mapping is meant: msgspec does not tell its key, only the value's type."""
+    if not isinstance(data, dict):
+        return None
+    return next(
+        (str(key) for key, value in data.items() if what.endswith(f"got `{_JSON_NAMES.get(type(value))}`")), None
+    )

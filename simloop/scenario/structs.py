@@ -1,0 +1,88 @@
+"""What a scenario file says, as frozen structs. The keys of the file are the fields' names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from simloop.metrics import SLO
+from simloop.serving import Engine
+from simloop.workload import WorkloadSpec
+
+__all__ = ["Policies", "PolicyRef", "Scenario", "WorkerGroup"]
+
+_Name = Annotated[str, Meta(min_length=1)]
+_Seconds = Annotated[float, Meta(gt=0)]
+
+
+class PolicyRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A policy and what it is told; a policy without parameters may be given as its bare name.
+
+    Attributes:
+        name: A bundled name, ``file.py:function``, ``package.module:function``, or an entry point in the group
+            ``simloop.policies``.
+        params: Keyword arguments of the policy, by name.
+    """
+
+    name: _Name
+    params: dict[str, Any] = {}
+
+
+class Policies(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who decides what.
+
+    Attributes:
+        route: Sends a request to a worker.
+        schedule: Fills a worker's next batch; a group of workers may have its own.
+        control: Runs beside the cluster and may change it; nothing does if not given.
+    """
+
+    route: _Name | PolicyRef = "least_loaded"
+    schedule: _Name | PolicyRef = "vllm"
+    control: _Name | PolicyRef | None = None
+
+
+class WorkerGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Workers that are alike.
+
+    Attributes:
+        name: What the workers are called; a number is added.
+        device: A bundled device card (``simloop devices``) or the path of one.
+        count: How many workers.
+        model: The model that these serve; the scenario's if not given.
+        engine: How each of their engines is started.
+        schedule: Their scheduling policy; ``policies.schedule`` if not given.
+    """
+
+    name: _Name = "worker"
+    device: _Name
+    count: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    model: _Name | None = None
+    engine: Engine = Engine()
+    schedule: _Name | PolicyRef | None = None
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A cluster, what it is asked, and how long.
+
+    Attributes:
+        model: A bundled model (``simloop models``), or the path of a Hugging Face ``config.json`` or of its folder.
+        workers: The groups of workers.
+        policies: Who decides what.
+        workload: The requests: when they arrive and how long they are.
+        slo: The limits that a request must keep to count as good; none if not given.
+        seed: Everything random follows from it.
+        until_s: Stop at this virtual time, s; when the last request is done if not given.
+        sample_interval_s: Virtual time between two rows of the time series of one worker, s.
+    """
+
+    model: _Name
+    workers: Annotated[list[WorkerGroup], Meta(min_length=1)]
+    policies: Policies = Policies()
+    workload: WorkloadSpec
+    slo: SLO | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    until_s: _Seconds | None = None
+    sample_interval_s: _Seconds = 1.0
