@@ -71,10 +71,9 @@ def simulate(
         InputError: The scenario cannot be used.
         SimulationError: The run could not go on: a deadlock, a policy that raised.
     """
-    spec, base_dir = _load(scenario, seed, requests, overrides)
-    workload = open_workload(spec.workload, seed=spec.seed, base_dir=base_dir)
-    session = _Session(spec, base_dir, workload, workload.total, progress, check)
-    return session.run()
+    spec = _load(scenario, seed, requests, overrides)
+    workload = open_workload(spec.workload, seed=spec.seed)
+    return _Session(spec, workload, workload.total, progress, check).run()
 
 
 def cluster(
@@ -95,21 +94,20 @@ def cluster(
     Raises:
         InputError: The scenario cannot be used.
     """
-    spec, base_dir = _load(scenario, None, None, overrides)
-    return build_cluster(spec, Records() if records is None else records, base_dir=base_dir)
+    spec = _load(scenario, None, None, overrides)
+    return build_cluster(spec, Records() if records is None else records)
 
 
 def _load(
     scenario: str | Path | Mapping[str, Any] | Scenario, seed: int | None, requests: int | None, overrides: Sequence[str]
-) -> tuple[Scenario, Path]:
+) -> Scenario:
     changes = list(overrides)
     if seed is not None:
         changes.append(f"seed={seed}")
     if requests is not None:
         changes.append(f"workload.requests={requests}")
     given = msgspec.to_builtins(scenario) if isinstance(scenario, Scenario) else scenario
-    loaded = load_scenario(given, overrides=changes)
-    return loaded.scenario, loaded.base_dir
+    return load_scenario(given, overrides=changes)
 
 
 @attrs.define
@@ -117,7 +115,6 @@ class _Session:
     """One run of one scenario, from the first request to the result."""
 
     scenario: Scenario
-    base_dir: Path
     workload: Iterable[Arrival]
     total: int | None
     progress: Callable[[Progress], None] | None
@@ -132,7 +129,7 @@ class _Session:
     def run(self) -> Result:
         """Run it, and return what happened, also when it was cut short."""
         started_s = time.perf_counter()
-        world = build_cluster(self.scenario, self.records, base_dir=self.base_dir, check=self.check)
+        world = build_cluster(self.scenario, self.records, check=self.check)
         if self.progress is not None:
             world.on_end = lambda: self._report(world)
         with self._stoppable():
