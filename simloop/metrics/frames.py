@@ -73,10 +73,8 @@ def tokens_frame(result: Result) -> pl.DataFrame:
 
 def _names(codes: npt.NDArray[np.int32], names: Sequence[str | None]) -> pl.Series:
     """Replace each code by its name, a negative one by null."""
-    if not len(names):
-        return pl.Series([None] * len(codes), dtype=pl.String)
-    known = pl.Series(np.maximum(codes, 0).astype(np.uint32))
-    return pl.Series(list(names), dtype=pl.String).gather(pl.select(pl.when(codes >= 0).then(known)).to_series())
+    null = len(names)
+    return pl.Series([*names, None], dtype=pl.String).gather(np.where(codes >= 0, codes, null))
 
 
 def _seconds(times_ns: npt.NDArray[np.int64]) -> pl.Series:

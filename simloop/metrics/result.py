@@ -118,7 +118,8 @@ class Result:
         """Which requests finished and kept every limit of the SLO; ``None`` without an SLO."""
         if self.slo is None:
             return None
-        return np.array(list(self.latencies.attained(self.slo).values())).all(axis=0)
+        kept: npt.NDArray[np.bool_] = np.all(list(self.latencies.attained(self.slo).values()), axis=0)
+        return kept
 
     @property
     def duration_ns(self) -> int:
