@@ -1,0 +1,129 @@
+"""The loop's own Task: it sleeps in the timer heap without a Future, and hashes by a serial number."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal
+
+from simloop.clock.handles import Handle, Timer
+
+if TYPE_CHECKING:
+    from simloop.clock.loop import VirtualLoop
+
+__all__ = ["STEP", "Parked", "Task", "TimerEntry"]
+
+TimerEntry = tuple[int, int, "Task | None", "Timer | Callable[[], object]", "contextvars.Context | None"]
+"""One entry of the timer heap: the time in ns and a serial number, by which the heap is ordered; then a parked task,
+its next step and the context of that, or None and a :class:`Timer`."""
+
+
+class Parked:
+    """What ``task._fut_waiter`` shows for a parked task: something that is not done.
+
+    anyio asks whether a task waits for something (``wait_all_tasks_blocked``, cancel scopes), and asyncio prints it.
+    """
+
+    __slots__ = ("when_ns",)
+
+    def __init__(self, when_ns: int) -> None:
+        self.when_ns = when_ns
+
+    def done(self) -> bool:
+        """Return False: the task sleeps."""
+        return False
+
+    def cancelled(self) -> bool:
+        """Return False: a cancelled task is not parked any more."""
+        return False
+
+    def __repr__(self) -> str:
+        return f"<sleep until {self.when_ns / 1e9} s>"
+
+
+class Task(asyncio.Task[Any]):
+    """An :class:`asyncio.Task` that the virtual loop can park.
+
+    A task that awaits :func:`simloop.sleep` waits for no Future: its next step lies in the timer heap. The task
+    holds on to that entry, and an entry counts only as long as its task holds it.
+
+    Args:
+        coro: The coroutine to run.
+        loop: The virtual loop that runs it.
+        name: Its name; the default counts per loop, so that two runs give the same names.
+        options: What :class:`asyncio.Task` takes besides.
+    """
+
+    __slots__ = ("_entry", "_serial")
+
+    def __init__(
+        self, coro: Coroutine[Any, Any, Any], *, loop: VirtualLoop, name: str | None = None, **options: Any
+    ) -> None:
+        # Before the rest, because the C initialiser hashes the task and schedules its first step.
+        # _entry: the heap entry while parked, None when it may be parked, False when a cancellation may be on its way
+        # (the step that brings it must not be parked), () while the task is being made.
+        self._serial = serial = loop.next_task_serial()
+        self._entry: TimerEntry | tuple[()] | Literal[False] | None = ()
+        super().__init__(coro, loop=loop, name=f"Task-{serial}" if name is None else name, **options)
+        self._entry = None
+
+    def __hash__(self) -> int:
+        # asyncio and anyio keep tasks in sets and cancel them in the order of those: it must not follow addresses.
+        return self._serial
+
+    @property
+    def _fut_waiter(self) -> Any:
+        entry = self._entry
+        return Parked(entry[0]) if entry else super()._fut_waiter  # type: ignore[misc]
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Ask the task to cancel itself; one that is parked runs its step at this instant.
+
+        Args:
+            msg: Passed to the ``CancelledError``.
+
+        Returns:
+            Whether the task was still running.
+        """
+        entry = self._entry
+        if self.done():
+            return False
+        self._entry = False
+        if entry:
+            self._unpark(entry)
+        return super().cancel(msg)
+
+    def _unpark(self, entry: TimerEntry) -> None:
+        loop: VirtualLoop = self.get_loop()  # type: ignore[assignment]
+        _, _, _, step, context = entry
+        loop._ready.append(Handle(step, (), loop, context))  # type: ignore[arg-type]
+        loop.count_dead_timer()
+
+
+class _StepProbe:
+    """Just enough of a loop to be handed the first step of a task."""
+
+    step: object = None
+
+    def get_debug(self) -> bool:
+        return False
+
+    def call_soon(self, callback: object, *args: object, context: object = None) -> None:
+        self.step = callback
+
+
+def _find_step_type() -> type:
+    """Return the type of a task's step, which C keeps to itself: only a task makes one, and only for itself."""
+
+    async def nothing() -> None:
+        pass
+
+    probe, coro = _StepProbe(), nothing()
+    task = asyncio.Task(coro, loop=probe)  # type: ignore[arg-type]
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coro.close()
+    return type(probe.step)
+
+
+STEP: type = _find_step_type()
