@@ -14,7 +14,7 @@ from msgspec import Meta
 
 __all__ = ["Attention", "Calibration", "Elementwise", "Gemm", "Launch"]
 
-_Share = Annotated[float, Meta(gt=0, le=1.5)]
+_Share = Annotated[float, Meta(gt=0, le=1)]
 _Time = Annotated[float, Meta(ge=0)]
 _Error = Annotated[float, Meta(ge=0)]
 
@@ -38,7 +38,14 @@ class _Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Elementwise(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Norms, activation, rotary embedding, sampling: ``t = overhead + bytes / (memory_efficiency · bandwidth)``."""
+    """Norms, activation, rotary embedding, sampling: ``t = overhead + bytes / (memory_efficiency · bandwidth)``.
+
+    Attributes:
+        memory_efficiency: As for the others, but it may exceed 1: what the operator before has just written is often
+            still in the last-level cache.
+    """
+
+    memory_efficiency: Annotated[float, Meta(gt=0, le=4)]
 
 
 class Gemm(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):

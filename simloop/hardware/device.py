@@ -89,14 +89,14 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return the dense peak in one precision, FLOP/s.
 
         Raises:
-            InputError: The device does not compute in that precision.
+            InputError: The card states no peak for that precision.
         """
         try:
             return self.peak_tflops[dtype] * 1e12
         except KeyError:
             options = ", ".join(self.peak_tflops)
             near = did_you_mean(dtype, self.peak_tflops)
-            raise InputError(f"{self.name} does not compute in {dtype!r}{near} (it does in: {options})") from None
+            raise InputError(f"{self.name} has no peak for {dtype!r}{near} (it has: {options})") from None
 
     def with_(self, **changes: Any) -> Device:
         """Return a copy with some attributes changed: ``a100.with_(name="a100-slow", memory_bandwidth_gb_s=1000.0)``.

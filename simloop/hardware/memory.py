@@ -111,10 +111,11 @@ def memory_plan(
             f"{device.name} at {gpu_memory_utilization:g} has {usable / 1e9:.1f} GB"
         )
     if num_blocks < 1:
+        taken = (model.weight_bytes, max(layer, logits), OTHER_BYTES)
+        weights, activations, other = (f"{size / 1e9:.1f} GB" for size in taken)
         raise InputError(
-            f"{model.name} on {device.name} at {gpu_memory_utilization:g}: "
-            f"{model.weight_bytes / 1e9:.1f} GB of weights, {max(layer, logits) / 1e9:.1f} GB of activations and {OTHER_BYTES / 1e9:.1f} GB of context "
-            f"leave no room for KV cache in {usable / 1e9:.1f} GB"
+            f"{model.name} on {device.name} at {gpu_memory_utilization:g}: {weights} of weights, {activations} of "
+            f"activations and {other} of context leave no room for KV cache in {usable / 1e9:.1f} GB"
         )
     return MemoryPlan(
         device_bytes=device.memory_bytes,

@@ -27,7 +27,7 @@ def serving_dtype(model: Model, device: Device, dtype: str | None = None) -> str
             as vLLM falls back.
 
     Raises:
-        InputError: The device does not compute in that precision.
+        InputError: The device's card states no peak for that precision.
     """
     wanted = model.with_dtype(dtype).dtype
     automatic = dtype is None or dtype == "auto"
@@ -53,7 +53,7 @@ class Roofline:
             iterations last at least as long as launching their kernels one by one.
 
     Raises:
-        InputError: The device does not compute in that precision.
+        InputError: The device's card states no peak for that precision.
     """
 
     def __init__(self, model: Model, device: Device, *, dtype: str | None = None, cuda_graphs: bool = True) -> None:
