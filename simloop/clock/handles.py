@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simloop.clock.loop import VirtualLoop
+    from simloop.clock.base import LoopBase
 
 __all__ = ["Handle", "Timer"]
 
@@ -22,11 +22,14 @@ class Handle(events.Handle):
 
     __slots__ = ()
 
+    _callback: Callable[..., object]
+    _source_traceback: Any
+
     def __init__(
         self,
         callback: Callable[..., object],
         args: tuple[Any, ...],
-        loop: VirtualLoop,
+        loop: LoopBase,
         context: contextvars.Context | None,
     ) -> None:
         self._context = contextvars.copy_context() if context is None else context
@@ -51,12 +54,14 @@ class Timer(events.TimerHandle):
 
     __slots__ = ("when_ns",)
 
+    _source_traceback: Any
+
     def __init__(
         self,
         when_ns: int | None,
         callback: Callable[..., object],
         args: tuple[Any, ...],
-        loop: VirtualLoop,
+        loop: LoopBase,
         context: contextvars.Context | None,
     ) -> None:
         self._context = contextvars.copy_context() if context is None else context

@@ -48,7 +48,7 @@ def describe_stall(loop: VirtualLoop, calls: int, trail: Iterable[str]) -> str:
 
 def describe_callback(handle: events.Handle) -> str:
     """Return a name for a callback that is the same on every run: no addresses."""
-    callback = handle._callback
+    callback: Any = handle._callback  # type: ignore[attr-defined]
     owner = getattr(callback, "__self__", None)
     if isinstance(owner, asyncio.Task):
         return _describe_task(owner)

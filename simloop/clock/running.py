@@ -8,7 +8,8 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from simloop.clock.loop import VirtualLoop, current
+from simloop.clock.base import current
+from simloop.clock.loop import VirtualLoop
 
 __all__ = ["add_note", "new_event_loop", "run"]
 

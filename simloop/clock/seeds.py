@@ -7,7 +7,7 @@ import hashlib
 import random
 from weakref import WeakKeyDictionary
 
-from simloop.clock.loop import current
+from simloop.clock.base import current
 
 __all__ = ["drawn_streams", "rng", "run_seed", "seed_for"]
 

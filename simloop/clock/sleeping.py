@@ -11,7 +11,8 @@ from collections.abc import Generator
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from simloop.clock.loop import VirtualLoop, current
+from simloop.clock.base import current
+from simloop.clock.loop import VirtualLoop
 from simloop.clock.units import to_ns
 
 __all__ = ["now", "now_ns", "sleep", "sleep_ns", "sleep_until", "sleep_until_ns"]

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Literal
 
-from simloop.clock.handles import Handle, Timer
+from simloop.clock.handles import Handle
 
 if TYPE_CHECKING:
     from simloop.clock.loop import VirtualLoop
 
 __all__ = ["STEP", "Parked", "Task", "TimerEntry"]
 
-TimerEntry = tuple[int, int, "Task | None", "Timer | Callable[[], object]", "contextvars.Context | None"]
-"""One entry of the timer heap: the time in ns and a serial number, by which the heap is ordered; then a parked task,
-its next step and the context of that, or None and a :class:`Timer`."""
+TimerEntry = tuple[int, int, Any, Any, Any]
+"""One entry of the timer heap: the time in ns and a serial number, by which the heap is ordered; then a parked
+:class:`Task`, its next step and the context to run that in, or None, a :class:`~simloop.clock.handles.Timer`, None."""
 
 
 class Parked:
@@ -56,6 +55,9 @@ class Task(asyncio.Task[Any]):
     """
 
     __slots__ = ("_entry", "_serial")
+
+    _must_cancel: bool
+    _source_traceback: list[Any] | None
 
     def __init__(
         self, coro: Coroutine[Any, Any, Any], *, loop: VirtualLoop, name: str | None = None, **options: Any
@@ -97,7 +99,7 @@ class Task(asyncio.Task[Any]):
     def _unpark(self, entry: TimerEntry) -> None:
         loop: VirtualLoop = self.get_loop()  # type: ignore[assignment]
         _, _, _, step, context = entry
-        loop._ready.append(Handle(step, (), loop, context))  # type: ignore[arg-type]
+        loop._ready.append(Handle(step, (), loop, context))
         loop.count_dead_timer()
 
 
@@ -109,7 +111,7 @@ class _StepProbe:
     def get_debug(self) -> bool:
         return False
 
-    def call_soon(self, callback: object, *args: object, context: object = None) -> None:
+    def call_soon(self, callback: object, **_: object) -> None:
         self.step = callback
 
 
