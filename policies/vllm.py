@@ -19,8 +19,9 @@ from simloop.serving import Batch, Request, Worker
 
 async def schedule(worker: Worker, *, watermark: float = 0.0) -> Batch:
     """Return the next iteration of a worker."""
-    for request in list(worker.paused):
-        worker.resume(request)
+    if worker.paused:
+        for request in list(worker.paused):
+            worker.resume(request)
     chunks = next_chunks(worker) if worker.prefilling else {}
     preempted = make_room(worker, chunks)
     batch = worker.batch()
@@ -59,8 +60,9 @@ def chunks_in_order(worker: Worker, wanted: dict[Request, int]) -> dict[Request,
 
 def make_room(worker: Worker, chunks: dict[Request, int]) -> bool:
     """Preempt the last admitted requests until the others have the blocks they need; say whether anybody was."""
-    kv, preempted = worker.kv, False
-    needed = sum(max(0, kv.blocks_for(request.computed + tokens) - request.blocks) for request, tokens in chunks.items())
+    kv, needed, preempted = worker.kv, 0, False
+    for request, tokens in chunks.items():
+        needed += max(0, kv.blocks_for(request.computed + tokens) - request.blocks)
     while worker.decoding.blocks_needed + needed > kv.free:
         victim = next(reversed(worker.running))
         if victim in chunks:

@@ -1,5 +1,93 @@
-"""simloop: a laboratory for LLM inference serving, on a clock that jumps."""
+"""simloop: a laboratory for LLM inference serving, on a clock that jumps.
+
+A serving cluster (clients, router, schedulers, accelerators, KV memory) runs as asyncio coroutines in virtual time::
+
+    import simloop
+
+    result = simloop.simulate("quickstart", seed=1)
+    print(result.summary()["p99_ttft_ms"])
+
+What is imported with the package is the clock; the rest is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from simloop._version import __version__
+from simloop.clock import (
+    Event,
+    new_event_loop,
+    now,
+    now_ns,
+    rng,
+    run,
+    sleep,
+    sleep_ns,
+    sleep_until,
+    sleep_until_ns,
+)
+from simloop.errors import (
+    DeadlockError,
+    InputError,
+    PolicyError,
+    RejectedError,
+    SimloopError,
+    SimulationError,
+    StallError,
+    UnsupportedError,
+)
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from simloop._api import Progress, cluster, simulate
+    from simloop.metrics import Result
+    from simloop.scenario import Scenario, load_scenario
+    from simloop.workload import Arrival
+
+__all__ = [
+    "Arrival",
+    "DeadlockError",
+    "Event",
+    "InputError",
+    "PolicyError",
+    "Progress",
+    "RejectedError",
+    "Result",
+    "Scenario",
+    "SimloopError",
+    "SimulationError",
+    "StallError",
+    "UnsupportedError",
+    "__version__",
+    "cluster",
+    "load_scenario",
+    "new_event_loop",
+    "now",
+    "now_ns",
+    "rng",
+    "run",
+    "simulate",
+    "sleep",
+    "sleep_ns",
+    "sleep_until",
+    "sleep_until_ns",
+]
+
+_LATER = {
+    "Arrival": "simloop.workload",
+    "Progress": "simloop._api",
+    "Result": "simloop.metrics",
+    "Scenario": "simloop.scenario",
+    "cluster": "simloop._api",
+    "load_scenario": "simloop.scenario",
+    "simulate": "simloop._api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'simloop' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value

@@ -66,7 +66,7 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
     device = _located(lambda: load_device(spec.device), f"{path}.device")
     model_path = "model" if spec.model is None else f"{path}.model"
     model = _located(lambda: load_model(spec.model or scenario.model), model_path)
-    timing = _located(lambda: Roofline(model, device, dtype=None if engine.dtype == "auto" else engine.dtype), path)
+    timing = _located(lambda: Roofline(model, device, dtype=engine.dtype), path)
     memory = _located(
         lambda: memory_plan(
             model,
@@ -76,6 +76,7 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
             max_num_seqs=engine.max_num_seqs,
             block_size=engine.block_size,
             num_gpu_blocks_override=engine.num_gpu_blocks_override,
+            dtype=engine.dtype,
         ),
         path,
     )

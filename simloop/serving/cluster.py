@@ -155,7 +155,8 @@ class Cluster:
             if group is not None:
                 await group.__aexit__(kind, error, traceback)
         except BaseExceptionGroup as several:
-            raise _first(several) from None
+            error = _first(several)
+            raise error from error.__cause__
         finally:
             self._close_books()
 

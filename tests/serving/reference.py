@@ -25,15 +25,12 @@ class Ref:
     blocks: int = 0
     preemptions: int = 0
     scheduled_ns: int = -1
+    decoding: bool = False
     token_ns: list[int] = field(default_factory=list)
 
     @property
     def reached(self) -> int:
         return self.prompt + self.generated
-
-    @property
-    def decoding(self) -> bool:
-        return self.reached - self.computed == 1 and self.generated > 0
 
 
 @dataclass(kw_only=True)
@@ -76,6 +73,7 @@ def run(requests: Sequence[Ref], setting: Setting, scheduler: Scheduler, price: 
             request.computed += tokens
             if request.computed == request.reached:
                 request.generated += 1
+                request.decoding = True
                 request.token_ns.append(now)
         for request in [r for r in running if r.generated == r.output]:
             running.remove(request)
@@ -108,7 +106,7 @@ def vllm(waiting: list[Ref], running: list[Ref], setting: Setting, now: int) -> 
                 request.blocks += need
                 break
             victim = running.pop()
-            victim.blocks, victim.computed = 0, 0
+            victim.blocks, victim.computed, victim.decoding = 0, 0, False
             victim.preemptions += 1
             waiting.insert(0, victim)
             preempted = True

@@ -42,11 +42,12 @@ class ConstantPrice:
         return self.next_ns()
 
 
-@attrs.define
 class Keep(Records):
     """Records that also keep the requests themselves."""
 
-    requests_seen: list[Request] = attrs.Factory(list)
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests_seen: list[Request] = []
 
     def finish(self, request: Request) -> None:  # type: ignore[override]
         self.requests_seen.append(request)
