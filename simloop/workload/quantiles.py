@@ -1,0 +1,63 @@
+"""Drawing from tables of quantiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from simloop.workload.preset import Tables
+
+__all__ = ["JointQuantiles", "Quantiles"]
+
+_Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+class Quantiles:
+    """A distribution given by its quantiles, straight lines between them.
+
+    Args:
+        levels: Probabilities from 0 to 1, rising.
+        values: The quantile at each of them.
+    """
+
+    def __init__(self, levels: Sequence[float], values: Sequence[float]) -> None:
+        self._levels = np.asarray(levels, dtype=np.float64)
+        self._values = np.asarray(values, dtype=np.float64)
+
+    def draw(self, uniform: _Floats) -> _Floats:
+        """Return the quantiles at ``uniform``: numbers in [0, 1), any shape."""
+        return np.interp(uniform, self._levels, self._values)
+
+
+class JointQuantiles:
+    """Input lengths, and output lengths that depend on how long the input is among all inputs.
+
+    Args:
+        tables: The quantile tables.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self._input = Quantiles(tables.levels, tables.input)
+        self._levels = np.asarray(tables.output_levels, dtype=np.float64)
+        self._output = np.asarray(tables.output, dtype=np.float64)
+
+    def input(self, uniform: _Floats) -> _Floats:
+        """Return input lengths, tokens, not rounded."""
+        return self._input.draw(uniform)
+
+    def output(self, uniform_input: _Floats, uniform: _Floats) -> _Floats:
+        """Return output lengths, tokens, not rounded.
+
+        Args:
+            uniform_input: What :meth:`input` was given, shape (n,).
+            uniform: Independent numbers in [0, 1), shape (n,).
+        """
+        rows = self._output
+        row = (uniform_input * len(rows)).astype(np.int64)
+        right = np.searchsorted(self._levels, uniform, side="right")
+        left = right - 1
+        share = (uniform - self._levels[left]) / (self._levels[right] - self._levels[left])
+        return rows[row, left] + share * (rows[row, right] - rows[row, left])

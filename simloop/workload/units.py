@@ -1,0 +1,104 @@
+"""Fields of a trace row -> whole nanoseconds and whole tokens, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Any
+
+__all__ = ["UNITS", "to_hash_ids", "to_priority", "to_tokens"]
+
+_DAY_NS = 86_400 * 10**9
+
+
+def _scaled(value: Any, ns: int) -> int:
+    if type(value) is int:
+        return value * ns
+    if isinstance(value, bool) or not isinstance(value, (str, float, Decimal)):
+        raise ValueError
+    try:
+        return round(Decimal(value if isinstance(value, str) else repr(value)) * ns)
+    except (InvalidOperation, OverflowError):  # not a number; infinite
+        raise ValueError from None
+
+
+def _from_s(value: Any) -> int:
+    return _scaled(value, 10**9)
+
+
+def _from_ms(value: Any) -> int:
+    return _scaled(value, 10**6)
+
+
+def _from_ns(value: Any) -> int:
+    return int(value) if type(value) is str and value.isdecimal() else _scaled(value, 1)
+
+
+@lru_cache(maxsize=64)
+def _midnight_ns(day: str) -> int:
+    return date.fromisoformat(day).toordinal() * _DAY_NS
+
+
+def _from_timestamp(value: Any) -> int:
+    """Read ``2023-11-16 18:15:46.6805900`` to the last digit; times zones other than UTC are not of this format."""
+    if not isinstance(value, str):
+        raise ValueError
+    text = value.strip().removesuffix("Z").removesuffix("+00:00")
+    clock, _, fraction = text[11:].partition(".")
+    hours, minutes, seconds = clock.split(":")
+    if text[10:11] not in (" ", "T") or len(clock) != 8 or not (fraction or "0").isdecimal() or len(fraction) > 9:
+        raise ValueError
+    whole = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+    return _midnight_ns(text[:10]) + whole * 10**9 + int(fraction.ljust(9, "0"))
+
+
+UNITS: dict[str, tuple[Callable[[Any], int], str]] = {
+    "s": (_from_s, "a time in seconds"),
+    "ms": (_from_ms, "a time in milliseconds"),
+    "ns": (_from_ns, "a time in nanoseconds"),
+    "timestamp": (_from_timestamp, "a time like 2023-11-16 18:15:46.6805900"),
+}
+"""How a time is written -> what reads it, and how to say what it expects. What reads raises ValueError."""
+
+
+def to_tokens(value: Any) -> int:
+    """Return a number of tokens; ``"512"``, ``512`` and ``512.0`` are the same.
+
+    Raises:
+        ValueError: It is not a whole number of at least 1.
+    """
+    tokens = int(value) if type(value) is str and value.isdecimal() else _whole(value)
+    if tokens < 1:
+        raise ValueError
+    return tokens
+
+
+def to_priority(value: Any) -> int:
+    """Return a priority; an empty field is 0.
+
+    Raises:
+        ValueError: It is not a whole number.
+    """
+    return 0 if value in (None, "") else _whole(value)
+
+
+def to_hash_ids(value: Any) -> tuple[int, ...] | None:
+    """Return block hashes, if there are any.
+
+    Raises:
+        ValueError: They are not a list of whole numbers.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(type(one) is int for one in value):
+        raise ValueError
+    return tuple(value)
+
+
+def _whole(value: Any) -> int:
+    number = _scaled(value, 1)
+    if type(value) is not int and Decimal(str(value)) != number:
+        raise ValueError
+    return number
