@@ -110,8 +110,9 @@ def _explained(message: str, values: dict[str, Any], file: Path) -> InputError:
         key = unknown["key"]
         near = did_you_mean(key, _STRUCTS[path].__struct_fields__)
         return InputError(f"unknown key {key!r}{near}", file=file, path=path or None)
-    if "Expected" in text and path:
-        text = f"{text[0].lower()}{text[1:]}, found {_found(values, path)!r}"
+    found = _found(values, path) if "Expected" in text else None
+    if found is not None:
+        text = f"{text}, found {found!r}"
     return InputError(text, file=file, path=path or None)
 
 

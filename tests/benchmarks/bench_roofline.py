@@ -118,7 +118,9 @@ def replay(roofline: Roofline, log: pl.DataFrame, *, most: int = 128, budget: in
             waiting.append((following, min(new, prompts[following]), prompts[following]))
             seen.add(prompt)
             following += 1
-        left, chunks, done = budget - len(running), [], []
+        left = budget - len(running)
+        chunks: list[tuple[int, int]] = []
+        done: list[int] = []
         while waiting and left > 0 and len(running) + len(chunks) < most:
             index, new, prompt = waiting.pop(0)
             size = min(new, left)

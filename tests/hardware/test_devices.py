@@ -1,0 +1,172 @@
+"""Device cards: what they say adds up, and a wrong one is refused in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from simloop.content import find_content
+from simloop.errors import InputError
+from simloop.hardware import ENTRY_POINT_GROUP, Device, device_names, load_device
+
+BUNDLED = [
+    "a100-pcie-80gb",
+    "a100-sxm-40gb",
+    "a100-sxm-80gb",
+    "h100-sxm-80gb",
+    "h200-sxm-141gb",
+    "l40s-48gb",
+    "rtx-3090-24gb",
+    "rtx-4090-24gb",
+    "v100-sxm-16gb",
+    "v100-sxm-32gb",
+]
+
+_NUMBERS_BY_TABLE = {"peak_tflops", "peak_identity", "calibration", "sources"}
+
+
+def test_bundled_names() -> None:
+    assert set(BUNDLED) <= set(device_names())
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_card_is_named_like_its_file(name: str) -> None:
+    assert load_device(name).name == name
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_peak_follows_from_units_and_clock(name: str) -> None:
+    device = load_device(name)
+    identity = device.peak_identity
+    assert identity is not None
+    assert device.peak_tflops[identity.dtype] == pytest.approx(identity.tflops, rel=0.015)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_every_number_has_a_source(name: str) -> None:
+    device = load_device(name)
+    values = msgspec.to_builtins(device)
+    numbers = {key for key, value in values.items() if isinstance(value, int | float)}
+    tables = {key for key in ("peak_tflops", "peak_identity") if values[key] is not None}
+    assert set(device.sources) == numbers | tables
+    assert all(len(source) > 4 for source in device.sources.values())
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_calibration_states_its_error_or_that_it_was_carried_over(name: str) -> None:
+    calibration = load_device(name).calibration
+    for fit in (calibration.gemm, calibration.prefill_attention, calibration.decode_attention, calibration.elementwise):
+        measured = fit.median_error is not None and fit.p90_error is not None
+        assert measured != fit.source.startswith("carried over from ")
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_price_has_a_date(name: str) -> None:
+    device = load_device(name)
+    assert (device.price_hint_usd is None) == (device.price_hint_date is None)
+
+
+def test_memory_is_nominal_gib() -> None:
+    assert load_device("a100-sxm-80gb").memory_bytes == 80 * 2**30
+
+
+def test_a_slower_copy() -> None:
+    a100 = load_device("a100-sxm-80gb")
+    quarter = a100.with_(name="a100-quarter", peak_tflops={k: v / 4 for k, v in a100.peak_tflops.items()})
+    assert quarter.peak_flops("bfloat16") == a100.peak_flops("bfloat16") / 4
+    assert a100.peak_flops("bfloat16") == 312e12
+    with pytest.raises(InputError, match=r"a device has no 'memory_gb'; did you mean 'memory_gib'\?"):
+        a100.with_(memory_gb=40)
+    with pytest.raises(InputError, match="Expected `float`, got `str`"):
+        a100.with_(memory_gib="forty")
+
+
+def test_a_precision_without_a_peak() -> None:
+    with pytest.raises(InputError, match=r"v100-sxm-32gb has no peak for 'bfloat16'; did you mean 'float16'\?"):
+        load_device("v100-sxm-32gb").peak_flops("bfloat16")
+
+
+def test_unknown_device() -> None:
+    with pytest.raises(InputError, match=r"no device is called 'H100-SXM'; did you mean 'h100-sxm-80gb'\?"):
+        load_device("H100-SXM")
+
+
+def test_missing_card() -> None:
+    with pytest.raises(InputError, match=r"nowhere/card.toml: cannot be read: No such file"):
+        load_device("nowhere/card.toml")
+
+
+def _replace(old: str, new: str) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        assert old in text
+        return text.replace(old, new, 1)
+
+    return change
+
+
+BAD = [
+    (_replace("memory_gib", "memory_gb"), r"unknown key 'memory_gb'; did you mean 'memory_gib'\?"),
+    (_replace("memory_gib = 80", 'memory_gib = "80 GB"'), "memory_gib: Expected `float`, got `str`, found '80 GB'"),
+    (_replace("memory_gib = 80", "memory_gib = -80"), "memory_gib: Expected `float` > 0.0, found -80"),
+    (_replace("memory_gib = 80", ""), "Object missing required field `memory_gib`"),
+    (_replace("sharpness", "sharpnes"), r"calibration.gemm: unknown key 'sharpnes'; did you mean 'sharpness'\?"),
+    (_replace("[calibration.gemm]", "[calibration.gem]"), r"calibration: unknown key 'gem'; did you mean 'gemm'\?"),
+    (_replace("sharpness = 1.6", "sharpness = 0.6"), "calibration.gemm.sharpness: Expected `float` >= 1.0, found 0.6"),
+    (_replace('kind = "gpu"', 'kind = "gpus"'), "kind: Invalid enum value 'gpus'"),
+    (_replace("bfloat16 = 312", 'bfloat16 = "312"'), r"peak_tflops\[...\]: Expected `float`, got `str`"),
+    (_replace('name = "a100', "name = a100"), "is not TOML"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD)
+def test_bad_cards_are_one_line_that_names_file_and_key(
+    tmp_path: Path, change: Callable[[str], str], message: str
+) -> None:
+    text = change(find_content("devices", "a100-sxm-80gb").read_text())
+    file = tmp_path / "card.toml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_device(str(file))
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_card_key_states_its_unit() -> None:
+    """A number at the top of a card ends in a unit, so that a reader never has to guess."""
+    unit = re.compile(r"_(gib|mb|gb_s|w|usd)$")
+    for field in msgspec.structs.fields(Device):
+        if field.name in _NUMBERS_BY_TABLE or "float" not in str(field.type):
+            continue
+        assert unit.search(field.name), field.name
+
+
+class _Point:
+    def __init__(self, name: str, offer: object) -> None:
+        self.name, self._offer = name, offer
+
+    def load(self) -> object:
+        return self._offer
+
+
+@pytest.mark.parametrize("shape", ["device", "path", "function", "nonsense"])
+def test_devices_of_installed_packages(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = load_device("a100-sxm-80gb").with_(name="mine")
+    path = find_content("devices", "l40s-48gb")
+    offers: dict[str, object] = {"device": mine, "path": path, "function": lambda: mine, "nonsense": 7}
+
+    def entry_points(*, group: str) -> list[_Point]:
+        assert group == ENTRY_POINT_GROUP
+        return [_Point("mine", offers[shape])]
+
+    monkeypatch.setattr(metadata, "entry_points", entry_points)
+    assert "mine" in device_names()
+    if shape == "nonsense":
+        with pytest.raises(InputError, match=r"entry point 'mine' of simloop.devices: expected a device"):
+            load_device("mine")
+    else:
+        assert load_device("mine").name == ("l40s-48gb" if shape == "path" else "mine")
