@@ -6,7 +6,7 @@ front of the queue, to be computed again, and nobody is admitted in that iterati
 first come, first served, as long as the budget, ``max_num_seqs`` and the KV memory allow; the first one that does not
 fit stops the rest.
 
-Source: vLLM, ``vllm/v1/core/sched/scheduler.py`` (behaviour, not code); Kwon et al., SOSP 2023; Agrawal et al., OSDI 2024.
+Source: vLLM, ``vllm/v1/core/sched/scheduler.py`` (its behaviour); Kwon et al., SOSP 2023; Agrawal et al., OSDI 2024.
 
 Parameters:
     watermark: Share of the KV blocks that an admission must leave free (vLLM V0 used 0.01, V1 uses none).

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from simloop.clock import now_ns, run, run_seed
+from simloop.clock import now_ns, run
 from simloop.metrics import Records, Result
 from simloop.scenario import Scenario, load_scenario
 from simloop.scenario.build import build_cluster
@@ -99,7 +99,10 @@ def cluster(
 
 
 def _load(
-    scenario: str | Path | Mapping[str, Any] | Scenario, seed: int | None, requests: int | None, overrides: Sequence[str]
+    scenario: str | Path | Mapping[str, Any] | Scenario,
+    seed: int | None,
+    requests: int | None,
+    overrides: Sequence[str],
 ) -> Scenario:
     changes = list(overrides)
     if seed is not None:

@@ -5,7 +5,6 @@ Blocks of one page share a namespace and a folder, top to bottom. A block after 
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"(?P<mark><!-- not run[^\n]*-->\n+)?```(?P<head>python|yaml)(?P<title>[^\n]*)\n(?P<code>.*?)^```", re.M | re.S)
+BLOCK = re.compile(
+    r"(?P<mark><!-- not run[^\n]*-->\n+)?```(?P<head>python|yaml)(?P<title>[^\n]*)\n(?P<code>.*?)^```", re.M | re.S
+)
 
 
 def blocks(page: Path) -> list[tuple[int, re.Match[str]]]:
@@ -34,4 +35,3 @@ def test_the_python_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch
             code = compile("\n" * line + match["code"], str(page), "exec")
             if not match["mark"] and not title:
                 exec(code, namespace)
-    assert os.listdir(tmp_path) is not None

@@ -68,7 +68,9 @@ class Batch:
         if request.phase is not Phase.PREFILLING or request.worker is not self.worker:
             raise PolicyError(f"{request!r} was scheduled for prefill on {self.worker.name}, which has not admitted it")
         if not 0 < tokens <= request.to_prefill:
-            raise PolicyError(f"{tokens} tokens of {request!r} were scheduled; it has {request.to_prefill} left to prefill")
+            raise PolicyError(
+                f"{tokens} tokens of {request!r} were scheduled; it has {request.to_prefill} left to prefill"
+            )
         cached = request._computed
         missing = self.worker.kv.blocks_for(cached + tokens) - request._blocks
         if missing > 0:

@@ -176,7 +176,7 @@ class Cluster:
         hooked = self.hooks.by_moment
         if self._inline and not (hooked["arrival"] or hooked["routed"] or hooked["rejected"]):
             try:
-                self.route(request, self).__await__().send(None)  # type: ignore[attr-defined]
+                self.route(request, self).__await__().send(None)
             except StopIteration as done:
                 self._place(request, done.value)
             except Exception as error:
@@ -199,7 +199,9 @@ class Cluster:
 
     def _place(self, request: Request, worker: Any) -> bool:
         if not isinstance(worker, Worker):
-            raise PolicyError(f"routing policy {self.route_name} returned {worker!r} for request {request.id}, not a worker")
+            raise PolicyError(
+                f"routing policy {self.route_name} returned {worker!r} for request {request.id}, not a worker"
+            )
         reason = worker.refusal(request)
         if reason is None:
             worker.enqueue(request)

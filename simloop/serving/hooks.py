@@ -48,7 +48,9 @@ class Hooks:
             InputError: There is no such moment.
         """
         if moment not in self.by_moment:
-            raise InputError(f"no moment is called {moment!r}{did_you_mean(moment, MOMENTS)} (there are: {', '.join(MOMENTS)})")
+            raise InputError(
+                f"no moment is called {moment!r}{did_you_mean(moment, MOMENTS)} (there are: {', '.join(MOMENTS)})"
+            )
         self.by_moment[moment].append(hook)
 
     async def fire(self, moment: Moment) -> None:

@@ -15,7 +15,7 @@ __all__ = ["LoadIndex"]
 class LoadIndex:
     """Workers by the number of requests they hold, the first of equals first.
 
-    A heap of ``(load, index)``: a worker whose load changes gets a new entry, and old ones are dropped when they surface.
+    A heap of ``(load, index)``: a worker whose load changes gets a new entry; old ones are dropped when they surface.
     """
 
     def __init__(self, workers: Sequence[Worker]) -> None:

@@ -118,7 +118,7 @@ def never_suspends(call: Callable[..., Any]) -> bool:
     """Return whether an async callable contains no ``await`` at all, so that it can be run without a task."""
     function = call.func if isinstance(call, functools.partial) else call
     if not inspect.isfunction(function):
-        function = getattr(type(function), "__call__", None)  # noqa: B004
+        function = type(function).__call__
     code = getattr(function, "__code__", None)
     return isinstance(code, CodeType) and not any(i.opname in _SUSPENDING for i in dis.get_instructions(code))
 
@@ -128,7 +128,9 @@ def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> 
         fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
         named = [n.target.id for n in fields if isinstance(n.target, ast.Name)]
         return [field for field in named if not field.startswith("_")]
-    arguments = node.args.kwonlyargs if isinstance(node, ast.AsyncFunctionDef) else node.args.args + node.args.kwonlyargs
+    arguments = (
+        node.args.kwonlyargs if isinstance(node, ast.AsyncFunctionDef) else node.args.args + node.args.kwonlyargs
+    )
     return [argument.arg for argument in arguments]
 
 
@@ -149,7 +151,9 @@ def _find(name: str, kind: str, base_dir: Path) -> Callable[..., Any]:
 def _bundled(name: str, kind: str) -> Path:
     if name in content_names("policies") and kind not in policy_info(name).kinds:
         kinds = " and ".join(policy_info(name).kinds)
-        raise InputError(f"policy {name!r} is for {kinds}, not for {kind} ({kind} policies: {', '.join(policy_names(kind))})")
+        raise InputError(
+            f"policy {name!r} is for {kinds}, not for {kind} ({kind} policies: {', '.join(policy_names(kind))})"
+        )
     if name not in content_names("policies"):
         names = policy_names(kind)
         raise InputError(

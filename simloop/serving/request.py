@@ -118,4 +118,5 @@ class Request:
         return -1 if self.worker is None else self.worker.index
 
     def __repr__(self) -> str:
-        return f"<Request {self.id}: {self.prompt_tokens} in, {self.generated} of {self.output_tokens} out, {self.phase.value}>"
+        out = f"{self.generated} of {self.output_tokens} out"
+        return f"<Request {self.id}: {self.prompt_tokens} in, {out}, {self.phase.value}>"

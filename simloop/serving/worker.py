@@ -150,7 +150,7 @@ class Worker:
         except Exception as error:
             raise PolicyError(
                 f"scheduling policy {self.policy_name} raised {type(error).__name__}: {error} "
-                f"(t = {now_ns() / 1e9:.9f} s, worker {self.name}: {len(self.waiting)} waiting, {len(self.running)} running)"
+                f"(t = {now_ns() / 1e9:.9f} s, {self.describe()})"
             ) from error
 
     async def _idle(self) -> None:
@@ -426,11 +426,9 @@ class Worker:
     def describe(self) -> str:
         """Return one line about its state, for reports."""
         return (
-            f"worker {self.name} (policy {self.policy_name}): {len(self.waiting)} waiting, {len(self.running)} running, "
-            f"{self.kv.used} of {self.kv.total} KV blocks used"
+            f"worker {self.name} (policy {self.policy_name}): {len(self.waiting)} waiting, "
+            f"{len(self.running)} running, {self.kv.used} of {self.kv.total} KV blocks used"
         )
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} on {self.device.name}: {len(self.waiting)} waiting, {len(self.running)} running>"
-
-

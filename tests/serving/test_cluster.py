@@ -62,7 +62,10 @@ def test_a_client_that_hangs_up_gives_its_memory_back() -> None:
     assert simloop.run(main()) == (0, 0)
     records = cluster.records
     assert isinstance(records, Keep)
-    assert (records.requests_seen[0].status, records.requests_seen[0].reason) == (Status.FAILED, "aborted by the client")
+    assert (records.requests_seen[0].status, records.requests_seen[0].reason) == (
+        Status.FAILED,
+        "aborted by the client",
+    )
 
 
 def test_breaking_out_of_a_stream_aborts_the_request() -> None:

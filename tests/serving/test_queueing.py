@@ -54,7 +54,7 @@ def test_m_m_1_waiting_time(load: float) -> None:
 
 
 def test_littles_law_holds_exactly_over_a_whole_run() -> None:
-    """The time integral of the number in the system is the sum of the times in it, by an independent sweep of events."""
+    """The time integral of the number in the system, by a sweep over events, is the sum of the times in it."""
     requests = waits(0.8, lambda: SERVICE_NS)
     events = sorted([(r.arrival_ns, 1) for r in requests] + [(r.finish_ns, -1) for r in requests])
     area = inside = last_ns = 0
