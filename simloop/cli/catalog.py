@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simloop.cli.console import stdout
+from simloop.cli.console import WIDTH, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,16 +25,21 @@ def devices(
     from simloop.hardware import device_names, load_device
 
     if name is not None:
-        _show(_device_facts(name), "key", "value", "source")
+        _show(_device_facts(name), "key", "value and source")
         return
     cards = [(name, load_device(name)) for name in device_names()]
     _show(
         (
-            (name, f"{card.memory_gib:g}", f"{card.memory_bandwidth_gb_s:,.0f}", f"{max(card.peak_tflops.values()):g}")
+            (name, f"{card.memory_gib:g}", f"{card.memory_bandwidth_gb_s:,.0f}", f"{_peak(card.peak_tflops):g}")
             for name, card in cards
         ),
-        *("device", "memory, GiB", "bandwidth, GB/s", "peak, TFLOP/s"),
+        *("device", "memory, GiB", "bandwidth, GB/s", "16-bit peak, TFLOP/s"),
     )
+
+
+def _peak(peaks: dict[str, float]) -> float:
+    """Return the dense peak in the precision that models are usually served in."""
+    return peaks.get("bfloat16", peaks.get("float16", max(peaks.values())))
 
 
 def _device_facts(name: str) -> Iterable[Sequence[str]]:
@@ -45,7 +50,8 @@ def _device_facts(name: str) -> Iterable[Sequence[str]]:
     card = msgspec.to_builtins(load_device(name))
     sources: dict[str, str] = card.pop("sources", {})
     for key, value in _flat(card):
-        yield key, _text(value), _source(key, sources)
+        source = _source(key, sources)
+        yield key, _text(value) + (f"\n{source}" if source else "")
 
 
 def _flat(mapping: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -118,10 +124,15 @@ def policies(name: Annotated[str | None, typer.Argument(help="A policy to descri
 
     if name is None:
         listed = [policy_info(name) for name in policy_names()]
-        _show(((info.name, ", ".join(info.kinds), info.summary) for info in listed), "policy", "kind", "what it does")
+        _show(
+            ((info.name, ", ".join(info.kinds), _filled(info.summary)) for info in listed),
+            "policy",
+            "kind",
+            "what it does",
+        )
         return
     info = policy_info(name)
-    typer.echo(f"{info.doc}\n")
+    typer.echo(f"{_filled(info.doc)}\n")
     _show(
         [("kind", ", ".join(info.kinds)), ("params", ", ".join(info.params) or "none"), ("file", str(info.path))],
         "",
@@ -138,11 +149,22 @@ def workloads(
     """
     from simloop.workload import load_preset, preset_names
 
-    if name is None:
-        listed = [load_preset(name) for name in preset_names()]
-        _show(((preset.name, preset.source) for preset in listed), "preset", "source")
+    if name is not None:
+        stdout().print(load_preset(name).describe(), markup=False)
         return
-    typer.echo(load_preset(name).describe())
+    listed = [load_preset(name) for name in preset_names()]
+    _show(((preset.name, preset.title) for preset in listed), "preset", "what it is")
+
+
+def _filled(doc: str) -> str:
+    """Reflow a docstring: each of its paragraphs, and each line of those that have indented ones."""
+    import textwrap
+
+    def fill(text: str) -> str:
+        lines = text.splitlines() if "\n " in text else [text]
+        return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent=" " * 8 * (line[0] == " ")) for line in lines)
+
+    return "\n\n".join(map(fill, doc.replace("``", "`").split("\n\n")))
 
 
 def _text(value: Any) -> str:

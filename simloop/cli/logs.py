@@ -19,9 +19,6 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-_OFF = 60  # above CRITICAL
-
-
 def configure_logs(level: LogLevel | None = None, *, as_json: bool = False) -> None:
     """Set structlog up for this process.
 
@@ -33,7 +30,9 @@ def configure_logs(level: LogLevel | None = None, *, as_json: bool = False) -> N
 
     import structlog
 
-    threshold = _OFF if level is None else logging.getLevelNamesMapping()[level.upper()]
+    threshold = logging.getLevelNamesMapping()[(level or "critical").upper()]
+    # A ReturnLogger hands lines back to the caller: what is critical and not asked for goes nowhere either.
+    factory: Any = structlog.ReturnLoggerFactory() if level is None else structlog.PrintLoggerFactory(sys.stderr)
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if as_json
@@ -48,7 +47,7 @@ def configure_logs(level: LogLevel | None = None, *, as_json: bool = False) -> N
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=factory,
         cache_logger_on_first_use=False,
     )
 

@@ -25,7 +25,8 @@ def progress_bar(*, wanted: bool) -> Iterator[Callable[[Progress], None] | None]
     if not (wanted and sys.stderr.isatty()):
         yield None
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
 
     columns = (
         BarColumn(bar_width=20),
@@ -33,7 +34,7 @@ def progress_bar(*, wanted: bool) -> Iterator[Callable[[Progress], None] | None]
         TextColumn("real"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=stderr(), transient=True) as bar:
+    with Bar(*columns, console=stderr(), transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def show(progress: Progress) -> None:

@@ -38,15 +38,22 @@ def run(
             "--set", "-s", metavar="PATH=VALUE", help="Change one key: `workload.arrivals.rate=4`. Can be repeated."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The seed, instead of the scenario's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", min=0, help="The seed, instead of the scenario's.")
+    ] = None,
     requests: Annotated[
-        int | None, typer.Option("--requests", "-n", min=1, help="How many requests, instead of the scenario's.")
+        int | None, typer.Option("--requests", "-n", metavar="N", min=1, help="How many, instead of the scenario's.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check invariants after every iteration (slow).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary alone, as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")] = False,
     log_level: Annotated[
-        LogLevel | None, typer.Option(help="Log to stderr, stamped with virtual time; off if not given.")
+        LogLevel | None,
+        typer.Option(
+            "--log-level",
+            metavar="LEVEL",
+            help="Log `debug`, `info`, `warning` or `error` to stderr.",
+        ),
     ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines, not text.")] = False,
 ) -> None:

@@ -125,4 +125,3 @@ def _located(make: Callable[[], T], path: str) -> T:
         if error.file is not None:
             raise
         raise InputError(error.message, path=path) from error
-

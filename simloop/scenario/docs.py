@@ -15,13 +15,13 @@ _ENTRY = re.compile(r"^    (\w+)(?: \([^)]*\))?: ", re.MULTILINE)
 
 def summary_of(struct: type[Any]) -> str:
     """Return a struct's docstring without its sections."""
-    return _SECTION.split(inspect.getdoc(struct) or "")[0].strip()
+    return _SECTION.split(inspect.cleandoc(struct.__doc__ or ""))[0].strip()
 
 
 @cache
 def field_docs(struct: type[Any]) -> dict[str, str]:
     """Return what the ``Attributes`` section of a struct's docstring says, by field."""
-    parts = _SECTION.split(inspect.getdoc(struct) or "")
+    parts = _SECTION.split(inspect.cleandoc(struct.__doc__ or ""))
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
     entries = _ENTRY.split(sections.get("Attributes", ""))
     return {name: " ".join(text.split()) for name, text in zip(entries[1::2], entries[2::2], strict=True)}

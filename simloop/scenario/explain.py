@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,14 +20,8 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 
 
-def convert(data: Any, kind: type[T], *, file: object = None, overridden: Sequence[list[Step]] = ()) -> T:
-    """Return ``data`` as a struct.
-
-    Args:
-        data: What a file contained.
-        kind: The struct.
-        file: Where it came from, for messages.
-        overridden: Places that ``--set`` has written: mistakes there are blamed on it.
+def convert(data: Any, kind: type[T]) -> T:
+    """Return ``data``, which a file contained, as a struct.
 
     Raises:
         InputError: It does not fit.
@@ -37,9 +30,7 @@ def convert(data: Any, kind: type[T], *, file: object = None, overridden: Sequen
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         steps, message = _explain(error, data, mi.type_info(kind))
-    if any(steps[: len(place)] == place for place in overridden):
-        file = "--set"
-    raise InputError(message, file=file, path=show_path(steps) or None)
+    raise InputError(message, path=show_path(steps) or None)
 
 
 def _explain(error: msgspec.ValidationError, data: Any, kind: mi.Type) -> tuple[list[Step], str]:
@@ -66,7 +57,8 @@ def _mismatch(value: Any, place: mi.Type) -> str:
     members = place.types if isinstance(place, mi.UnionType) else (place,)
     options = [str(option) for member in members if isinstance(member, mi.LiteralType) for option in member.values]
     near = did_you_mean(value, options) if isinstance(value, str) else ""
-    return f"found {show(value)}, expected {expected(place)}{near}"
+    qualified = expected(place) + (" that is not empty" if value == "" else "")
+    return f"found {show(value)}, expected {qualified}{near}"
 
 
 def _unknown_key(key: str, place: mi.Type) -> str:

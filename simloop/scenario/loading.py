@@ -40,17 +40,30 @@ def load_scenario(source: str | Path | Mapping[str, Any], *, overrides: Iterable
     check_finite(data, file=file)
     if file is not None:
         _anchor_files(data, file.resolve().parent)
-    data, places = apply_overrides(data, overrides, Scenario)
-    scenario = convert(data, Scenario, file=file, overridden=places)
+    changed, places = apply_overrides(data, overrides, Scenario)
     try:
-        check_scenario(scenario)
+        return _checked(changed)
     except InputError as error:
-        if error.file is not None:
+        if error.file is not None:  # the mistake is in a file that the scenario names
             raise
         steps = parse_path(error.path or "")
-        blamed = "--set" if any(steps[: len(place)] == place for place in places) else file
+        written = any(steps[: len(place)] == place for place in places)
+        blamed = "--set" if written or (places and _is_sound(data)) else file
         raise InputError(error.message, file=blamed, path=error.path) from error
+
+
+def _checked(data: dict[str, Any]) -> Scenario:
+    scenario = convert(data, Scenario)
+    check_scenario(scenario)
     return scenario
+
+
+def _is_sound(data: dict[str, Any]) -> bool:
+    try:
+        _checked(data)
+    except InputError:
+        return False
+    return True
 
 
 def find_scenario(source: str | Path) -> Path:
@@ -101,5 +114,6 @@ def _anchor(mapping: Any, key: str, base: Path) -> None:
     if not isinstance(value, str):
         return
     name, colon, function = value.partition(":") if ".py:" in value else (value, "", "")
-    if (key == "path" or "/" in name or Path(name).suffix) and (base / name).exists():
+    looks_like_file = "/" in name or bool(Path(name).suffix)
+    if key == "path" or (looks_like_file and (base / name).exists()):
         mapping[key] = f"{(base / name).resolve()}{colon}{function}"

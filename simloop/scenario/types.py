@@ -49,8 +49,12 @@ def resolve(kind: mi.Type, data: Any) -> mi.Type:
         return kind
     members = [resolve(member, data) for member in kind.types]
     fitting = [member for member in members if isinstance(data, _TAKES.get(type(member), ()))]
-    tagged = [m for m in fitting if isinstance(m, mi.StructType) and m.tag_field and data.get(m.tag_field) == m.tag]
-    return (tagged or fitting or [kind])[0]
+    tagged = [member for member in fitting if isinstance(member, mi.StructType) and member.tag_field]
+    if len(tagged) > 1:
+        return next(
+            (member for member in tagged if data.get(member.tag_field) == member.tag), mi.UnionType(tuple(tagged))
+        )
+    return (fitting or [kind])[0]
 
 
 _TAKES: dict[type, tuple[type, ...]] = {
@@ -107,7 +111,7 @@ def expected(kind: mi.Type) -> str:
     if isinstance(kind, (mi.IntType, mi.FloatType)):
         limits = {">": kind.gt, ">=": kind.ge, "<": kind.lt, "<=": kind.le}
         noun = "a whole number" if isinstance(kind, mi.IntType) else "a number"
-        bounds = " and ".join(f"{sign} {limit:g}" for sign, limit in limits.items() if limit is not None)
+        bounds = " and ".join(f"{sign} {_plain(limit)}" for sign, limit in limits.items() if limit is not None)
         return f"{noun} {bounds}".strip()
     if isinstance(kind, (mi.LiteralType, mi.EnumType)):
         values = kind.values if isinstance(kind, mi.LiteralType) else [member.value for member in kind.cls]
@@ -115,8 +119,12 @@ def expected(kind: mi.Type) -> str:
     if isinstance(kind, (mi.ListType, mi.VarTupleType)):
         return f"a list of at least {kind.min_length}" if kind.min_length else "a list"
     if isinstance(kind, mi.StructType):
-        return f"a mapping with keys of {', '.join(field.encode_name for field in kind.fields)}"
+        return f"a mapping (keys: {', '.join(field.encode_name for field in kind.fields)})"
     return _PLAIN.get(type(kind), "something else")
+
+
+def _plain(limit: float) -> str:
+    return f"{limit:g}" if isinstance(limit, float) else str(limit)
 
 
 _PLAIN: dict[type, str] = {

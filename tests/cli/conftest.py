@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from simloop.cli import app
+
+SMALL = """
+model: llama-3.1-8b
+workers: [{name: gpu, device: a100-sxm-80gb}]
+policies: {route: least_loaded, schedule: vllm}
+workload: {requests: 40, arrivals: {process: poisson, rate: 8}, lengths: {input: 100, output: 20}}
+slo: {ttft_s: 15, max_gap_s: 0.3}
+"""
+
+
+@pytest.fixture
+def simloop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """Call the command; return exit status, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="simloop")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return call
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Callable[..., Path]:
+    """Write a small scenario, with ``(old, new)`` pieces of text exchanged."""
+
+    def write(*changes: Sequence[str], name: str = "small.yaml") -> Path:
+        text = SMALL
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
