@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-__all__ = ["Attention", "Calibration", "Elementwise", "Gemm", "Launch"]
+__all__ = ["AttentionFit", "Calibration", "ElementwiseFit", "GemmFit", "Launch"]
 
 _Share = Annotated[float, Meta(gt=0, le=1)]
 _Time = Annotated[float, Meta(ge=0)]
@@ -37,7 +37,7 @@ class _Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     p90_error: _Error | None = None
 
 
-class Elementwise(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ElementwiseFit(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Norms, activation, rotary embedding, sampling: ``t = overhead + bytes / (memory_efficiency · bandwidth)``.
 
     Attributes:
@@ -48,7 +48,7 @@ class Elementwise(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):
     memory_efficiency: Annotated[float, Meta(gt=0, le=4)]
 
 
-class Gemm(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GemmFit(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Matrix products: ``t = overhead + (C^q + M^q)^(1/q)``, with ``C`` the compute and ``M`` the memory time.
 
     ``C = flops / (compute_efficiency · peak)`` and ``M = bytes / (memory_efficiency · bandwidth)``.
@@ -62,7 +62,7 @@ class Gemm(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sharpness: Annotated[float, Meta(ge=1)]
 
 
-class Attention(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AttentionFit(_Fit, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Attention kernels: ``t = overhead + sum over requests of max(C, M)``.
 
     ``C = 4 · heads · head_dim · (pairs + new · ramp_tokens / 2) / (compute_efficiency · peak)``, where ``pairs`` counts
@@ -96,14 +96,14 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         gemm: Matrix products with weights.
-        prefill_attention: Attention of prompt chunks.
-        decode_attention: Attention of one new token for each request.
+        prefill_attention: AttentionFit of prompt chunks.
+        decode_attention: AttentionFit of one new token for each request.
         elementwise: Everything bound by memory traffic alone.
         launch: Host time of launching kernels.
     """
 
-    gemm: Gemm
-    prefill_attention: Attention
-    decode_attention: Attention
-    elementwise: Elementwise
+    gemm: GemmFit
+    prefill_attention: AttentionFit
+    decode_attention: AttentionFit
+    elementwise: ElementwiseFit
     launch: Launch

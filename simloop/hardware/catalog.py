@@ -14,7 +14,7 @@ import msgspec
 
 from simloop.content import content_names, find_content
 from simloop.errors import InputError, did_you_mean
-from simloop.hardware.calibration import Attention, Calibration, Elementwise, Gemm, Launch
+from simloop.hardware.calibration import AttentionFit, Calibration, ElementwiseFit, GemmFit, Launch
 from simloop.hardware.device import Device, PeakIdentity
 
 __all__ = ["ENTRY_POINT_GROUP", "device_names", "load_device"]
@@ -26,10 +26,10 @@ _STRUCTS = {
     "": Device,
     "peak_identity": PeakIdentity,
     "calibration": Calibration,
-    "calibration.gemm": Gemm,
-    "calibration.prefill_attention": Attention,
-    "calibration.decode_attention": Attention,
-    "calibration.elementwise": Elementwise,
+    "calibration.gemm": GemmFit,
+    "calibration.prefill_attention": AttentionFit,
+    "calibration.decode_attention": AttentionFit,
+    "calibration.elementwise": ElementwiseFit,
     "calibration.launch": Launch,
 }
 _UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`")
