@@ -58,19 +58,9 @@ def fifty_thousand(model: str, trace: Path | None) -> dict[str, Any]:
 
 def scenario(model: str, trace: Path | None) -> dict[str, Any]:
     """Return the scenario of the first measurement."""
-    if trace is None:
-        workload: dict[str, Any] = {
-            "requests": 50_000,
-            "arrivals": {"process": "constant", "rate": 8},
-            "lengths": {"preset": "sharegpt"},
-        }
-    else:
-        columns = {"input_tokens": "prompt_len", "output_tokens": "output_len"}
-        workload = {
-            "requests": 50_000,
-            "arrivals": {"process": "constant", "rate": 8},
-            "trace": {"path": str(trace.resolve()), "format": "csv", "columns": columns},
-        }
+    columns = {"input_tokens": "prompt_len", "output_tokens": "output_len"}
+    lengths = {"path": str(trace.resolve()), "format": "csv", "columns": columns} if trace else {"preset": "sharegpt"}
+    workload = {"requests": 50_000, "arrivals": {"process": "constant", "rate": 8}, "lengths": lengths}
     return {"model": model, "workers": [{"name": "gpu", "device": "a100-sxm-80gb"}], "workload": workload}
 
 
