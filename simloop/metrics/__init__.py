@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simloop.metrics.records import Records, Status
+from simloop.metrics.records import Records
 from simloop.metrics.slo import SLO
+from simloop.serving import Status
 
 if TYPE_CHECKING:
     from simloop.metrics.checks import LittlesLaw, check_conservation, littles_law

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from simloop.metrics.records import Status
+from simloop.serving import Status
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["EndedRequest", "Records", "Status"]
+__all__ = ["EndedRequest", "Records"]
 
 _REQUEST_FIELDS = (
     *("id", "arrival_ns", "scheduled_ns", "first_token_ns", "finish_ns"),
@@ -27,19 +26,6 @@ _SAMPLE_FIELDS = (
 _pack_request = Struct("<8q4i").pack
 _pack_segment = Struct("<2q3i4x").pack
 _pack_sample = Struct("<6q5i4x").pack
-
-
-class Status(IntEnum):
-    """How a request ended."""
-
-    FINISHED = 0
-    """It generated all of its output tokens."""
-    REJECTED = 1
-    """It was never admitted, for the reason recorded: it can never fit, say."""
-    FAILED = 2
-    """It was admitted and then given up, for the reason recorded."""
-    UNFINISHED = 3
-    """The run ended first."""
 
 
 class EndedRequest(Protocol):
@@ -87,7 +73,7 @@ class EndedRequest(Protocol):
 
     @property
     def status(self) -> int:
-        """A :class:`Status`."""
+        """A :class:`~simloop.serving.Status`."""
 
     @property
     def reason(self) -> str | None:

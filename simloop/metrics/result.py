@@ -12,10 +12,11 @@ import numpy as np
 
 from simloop.metrics.distribution import Distribution
 from simloop.metrics.latencies import Latencies
-from simloop.metrics.records import Records, Status
+from simloop.metrics.records import Records
 from simloop.metrics.series import WorkerSeries
 from simloop.metrics.slo import SLO
 from simloop.metrics.tokens import TokenTimes
+from simloop.serving import Status
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simloop.metrics.distribution import Distribution
-from simloop.metrics.records import Status
+from simloop.serving import Status
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -48,8 +48,8 @@ def _heading(summary: dict[str, Any]) -> Iterator[RenderableType]:
     speed = summary["simulated_s_per_wall_s"]
     yield Text(
         f" {summary['completed']:,} of {summary['num_prompts']:,} requests completed in "
-        f"{_number(summary['duration'])} s of virtual time"
-        + (f" ({_number(summary['wall_s'])} s real, {_number(speed)}x)" if speed is not None else "")
+        f"{_number(summary['duration'])} s virtual"
+        + (f", {_number(summary['wall_s'])} s real ({_number(speed)}x)" if speed is not None else "")
     )
 
 
