@@ -61,15 +61,23 @@ def check_out_dir(out_dir: str | Path) -> Path:
     """
     target = Path(out_dir).resolve()
     if target.exists():
-        if not target.is_dir():
-            raise InputError("expected a folder to write the run to, found a file", file=out_dir)
-        foreign = sorted({entry.name for entry in target.iterdir()} - _FILES)
-        if foreign:
-            raise InputError(f"the folder holds something other than a run: {foreign[0]!r}", file=out_dir)
+        _check_replaceable(target, out_dir)
     parent = next(folder for folder in target.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"cannot write to {str(parent)!r}", file=out_dir)
     return target
+
+
+def _check_replaceable(target: Path, out_dir: str | Path) -> None:
+    """Let nothing be replaced but a run, whose summary tells it from a scenario that somebody wrote."""
+    if not target.is_dir():
+        raise InputError("expected a folder to write the run to, found a file", file=out_dir)
+    if target == Path.cwd():
+        raise InputError("a run replaces its folder, which cannot be the current one; name one inside it", file=out_dir)
+    names = {entry.name for entry in target.iterdir()}
+    foreign = names if names and "summary.json" not in names else names - _FILES
+    if foreign:
+        raise InputError(f"the folder holds something other than a run: {min(foreign)!r}", file=out_dir)
 
 
 def _write_files(result: Result, folder: Path, *, token_times: bool) -> None:

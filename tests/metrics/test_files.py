@@ -99,11 +99,25 @@ def test_an_exchange_that_fails_puts_the_old_run_back(tmp_path: Path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match=r"something other than a run: 'thesis\.tex'"):
+@pytest.mark.parametrize("name", ["thesis.tex", "scenario.yaml"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("years of work")
+    with pytest.raises(InputError, match=f"something other than a run: '{name}'"):
         write_run(small_run().result(), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["years of work"]
+
+
+def test_a_run_with_something_beside_it_is_left_alone(tmp_path: Path) -> None:
+    out = write_run(small_run().result(), tmp_path / "out")
+    (out / "notes.md").write_text("")
+    with pytest.raises(InputError, match=r"something other than a run: 'notes\.md'"):
+        check_out_dir(out)
+
+
+def test_the_current_folder_is_not_pulled_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="cannot be the current one"):
+        check_out_dir(".")
 
 
 @pytest.mark.parametrize("inside", ["", "below", "below/deeper"])
