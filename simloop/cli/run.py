@@ -17,6 +17,21 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+
+def _seed(text: str) -> int:
+    return _whole_number(text, least=0)
+
+
+def _requests(text: str) -> int:
+    return _whole_number(text, least=1)
+
+
+def _whole_number(text: str, *, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise typer.BadParameter(f"found {text!r}, expected a whole number >= {least}")
+    return int(text)
+
+
 _EXAMPLES = """Examples:
 
 - `simloop run quickstart`
@@ -39,10 +54,11 @@ def run(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", min=0, help="The seed, instead of the scenario's.")
+        int | None, typer.Option("--seed", metavar="N", parser=_seed, help="The seed, instead of the scenario's.")
     ] = None,
     requests: Annotated[
-        int | None, typer.Option("--requests", "-n", metavar="N", min=1, help="How many, instead of the scenario's.")
+        int | None,
+        typer.Option("--requests", "-n", metavar="N", parser=_requests, help="How many, instead of the scenario's."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check invariants after every iteration (slow).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary alone, as JSON.")] = False,

@@ -20,8 +20,11 @@ def summary_of(struct: type[Any]) -> str:
 
 @cache
 def field_docs(struct: type[Any]) -> dict[str, str]:
-    """Return what the ``Attributes`` section of a struct's docstring says, by field."""
-    parts = _SECTION.split(inspect.cleandoc(struct.__doc__ or ""))
-    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
-    entries = _ENTRY.split(sections.get("Attributes", ""))
-    return {name: " ".join(text.split()) for name, text in zip(entries[1::2], entries[2::2], strict=True)}
+    """Return what the ``Attributes`` sections of a struct's docstring, and of its bases', say, by field."""
+    found: dict[str, str] = {}
+    for base in reversed(struct.__mro__):
+        parts = _SECTION.split(inspect.cleandoc(base.__doc__ or ""))
+        sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+        entries = _ENTRY.split(sections.get("Attributes", ""))
+        found |= {name: " ".join(text.split()) for name, text in zip(entries[1::2], entries[2::2], strict=True)}
+    return found

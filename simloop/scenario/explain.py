@@ -15,7 +15,9 @@ __all__ = ["convert"]
 
 T = TypeVar("T")
 
-_MESSAGE = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`(?P<path>\$.*)`)?$", re.DOTALL)
+_MESSAGE = re.compile(
+    r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`(?P<path>\$(?:\.\w+|\[\d+\]|\[\.\.\.\])*)`)?$", re.DOTALL
+)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 
@@ -29,28 +31,28 @@ def convert(data: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        steps, message = _explain(error, data, mi.type_info(kind))
-    raise InputError(message, path=show_path(steps) or None)
+        path, message = _explain(error, data, mi.type_info(kind))
+    raise InputError(message, path=path or None)
 
 
-def _explain(error: msgspec.ValidationError, data: Any, kind: mi.Type) -> tuple[list[Step], str]:
+def _explain(error: msgspec.ValidationError, data: Any, kind: mi.Type) -> tuple[str, str]:
     match = _MESSAGE.match(str(error))
     what, in_key, path = match.group("what", "key", "path") if match else (str(error), None, None)
     steps, value, place = _walk(parse_path(path or "$"), data, kind, what)
-    if isinstance(error.__cause__, InputError):
+    if isinstance(error.__cause__, InputError):  # of a struct's own check
         inner = error.__cause__
-        return steps + (parse_path(inner.path) if inner.path else []), inner.message
+        return ".".join(filter(None, (show_path(steps), inner.path))), inner.message
     if in_key:
         odd = next((key for key in value if not isinstance(key, str)), None)
-        return steps, f"found the key {show(odd)}, expected text"
+        return show_path(steps), f"found the key {show(odd)}, expected text"
     if unknown := _UNKNOWN.fullmatch(what):
-        return [*steps, unknown[1]], _unknown_key(unknown[1], place)
+        return show_path([*steps, unknown[1]]), _unknown_key(unknown[1], place)
     if missing := _MISSING.fullmatch(what):
         inside = step_into(place, missing[1])
-        return [*steps, missing[1]], f"missing, expected {expected(inside) if inside else 'a value'}"
+        return show_path([*steps, missing[1]]), f"missing, expected {expected(inside) if inside else 'a value'}"
     if what.startswith(("Expected ", "Invalid ")):
-        return steps, _mismatch(value, place)
-    return steps, " ".join(what.split())
+        return show_path(steps), _mismatch(value, place)
+    return show_path(steps), " ".join(what.split())
 
 
 def _mismatch(value: Any, place: mi.Type) -> str:

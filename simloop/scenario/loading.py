@@ -14,7 +14,7 @@ from simloop.scenario.explain import convert
 from simloop.scenario.overrides import apply_overrides
 from simloop.scenario.reading import SUFFIXES, check_finite, read_mapping
 from simloop.scenario.structs import Scenario
-from simloop.scenario.types import parse_path
+from simloop.scenario.types import show_path
 
 __all__ = ["find_scenario", "load_scenario"]
 
@@ -46,8 +46,7 @@ def load_scenario(source: str | Path | Mapping[str, Any], *, overrides: Iterable
     except InputError as error:
         if error.file is not None:  # the mistake is in a file that the scenario names
             raise
-        steps = parse_path(error.path or "")
-        written = any(steps[: len(place)] == place for place in places)
+        written = any(_is_within(error.path or "", show_path(place)) for place in places)
         blamed = "--set" if written or (places and _is_sound(data)) else file
         raise InputError(error.message, file=blamed, path=error.path) from error
 
@@ -56,6 +55,10 @@ def _checked(data: dict[str, Any]) -> Scenario:
     scenario = convert(data, Scenario)
     check_scenario(scenario)
     return scenario
+
+
+def _is_within(path: str, place: str) -> bool:
+    return path == place or path.startswith((f"{place}.", f"{place}["))
 
 
 def _is_sound(data: dict[str, Any]) -> bool:

@@ -16,8 +16,11 @@ from typing import Any
 import yaml
 
 from simloop.errors import InputError, did_you_mean
+from simloop.scenario.types import Step, show_path
 
 __all__ = ["SUFFIXES", "check_finite", "parse_yaml_value", "read_mapping"]
+
+_DEPTH = 50  # levels; the deepest scenario has seven
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml")
 
@@ -176,21 +179,17 @@ def check_finite(data: Any, *, file: object = None) -> None:
     Raises:
         InputError: One was found; it names the place.
     """
-    for path, value in _leaves(data, "", 0):
+    for steps, value in _leaves(data, []):
         if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"found {value}, expected a finite number", file=file, path=path)
+            raise InputError(f"found {value}, expected a finite number", file=file, path=show_path(steps))
         if isinstance(value, (dict, list)):
-            raise InputError("nested more than 50 levels deep", file=file, path=path[:60] + "...")
+            raise InputError(f"nested more than {_DEPTH} levels deep", file=file, path=show_path(steps[:3]))
 
 
-def _leaves(data: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if depth > 50:
-        yield path, data
-    elif isinstance(data, dict):
-        for key, value in data.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key), depth + 1)
-    elif isinstance(data, list):
-        for index, value in enumerate(data):
-            yield from _leaves(value, f"{path}[{index}]", depth + 1)
-    else:
-        yield path, data
+def _leaves(data: Any, steps: list[Step]) -> Iterator[tuple[list[Step], Any]]:
+    entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else None
+    if entries is None or len(steps) > _DEPTH:
+        yield steps, data
+        return
+    for step, value in entries:
+        yield from _leaves(value, [*steps, step if isinstance(data, list) else str(step)])

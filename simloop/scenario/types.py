@@ -12,6 +12,7 @@ __all__ = ["Step", "expected", "parse_path", "resolve", "show", "show_path", "st
 Step = str | int | None
 """One step of a path: a key, an index, or None for a key that msgspec does not tell."""
 
+_PLAIN_KEY = re.compile(r"[^.\[\]\s'\"]+")
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -36,9 +37,14 @@ def parse_path(text: str) -> list[Step]:
 
 
 def show_path(steps: list[Step]) -> str:
-    """Return ``workers[0].device`` for ``["workers", 0, "device"]``."""
-    parts = (f"[{step}]" if isinstance(step, int) else f".{'...' if step is None else step}" for step in steps)
-    return "".join(parts).removeprefix(".")
+    """Return ``workers[0].device`` for ``["workers", 0, "device"]``; a key that would confuse is quoted."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{_show_key(step)}" for step in steps).removeprefix(".")
+
+
+def _show_key(key: str | None) -> str:
+    if key is None:
+        return "..."
+    return key if _PLAIN_KEY.fullmatch(key) else repr(key)
 
 
 def resolve(kind: mi.Type, data: Any) -> mi.Type:

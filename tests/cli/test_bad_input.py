@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 IN_THE_FILE = {
-    "empty file": (None, "the file is empty"),
+    "empty file": ("", "the file is empty"),
     "a list, not a mapping": ("- model: x", "found a list, expected a mapping"),
-    "broken YAML": ("model: [", "line 1, column 8: not valid YAML"),
+    "broken YAML": ("model: [", "line 1, column 9: not valid YAML"),
     "a tab for indentation": ("workers:\n\t- x", "line 2, column 1: not valid YAML"),
     "Python in YAML": ("model: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
 }
@@ -101,10 +101,10 @@ ON_THE_COMMAND_LINE = {
     "override beyond the list": (["--set", "workers[1].count=2"], "--set: workers[1]: there is no entry 1"),
     "override given twice": (["--set", "seed=1", "--seed", "2"], "--set: seed: given twice"),
     "override out of range": (["--set", "slo.ttft_s=0"], "--set: slo.ttft_s: found 0, expected a number > 0"),
-    "seed that is no number": (["--seed", "x"], "Invalid value for '--seed': 'x' is not a valid int"),
-    "no requests": (["-n", "0"], "Invalid value for '--requests' / '-n': 0 is not in the range x>=1"),
+    "seed that is no number": (["--seed", "x"], "Invalid value for '--seed': found 'x', expected a whole number >= 0"),
+    "no requests": (["-n", "0"], "Invalid value for '--requests' / '-n': found '0', expected a whole number >= 1"),
     "unknown option": (["--sed", "1"], "No such option: --sed"),
-    "unknown log level": (["--log-level", "loud"], "Invalid value for '--log-level': 'loud' is not one of"),
+    "unknown log level": (["--log-level", "loud"], "'loud' is not one of 'debug', 'info'"),
     "option without effect": (["--log-json"], "--log-json: has no effect without --log-level"),
     "an argument too many": (["again.yaml"], "Got unexpected extra argument"),
 }
@@ -125,10 +125,10 @@ def check(simloop: Command, tmp_path: Path, arguments: list[str | Path], message
 
 
 @pytest.mark.parametrize(("text", "message"), IN_THE_FILE.values(), ids=IN_THE_FILE.keys())
-def test_files(simloop: Command, tmp_path: Path, text: str | None, message: str) -> None:
+def test_files(simloop: Command, tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_text(text or "", encoding="utf-8")
-    check(simloop, tmp_path, [path, "--out", tmp_path / "out"], f"{path}: {message}" if ":" not in message else message)
+    path.write_text(text, encoding="utf-8")
+    check(simloop, tmp_path, [path, "--out", tmp_path / "out"], message)
 
 
 @pytest.mark.parametrize(("old", "new", "message"), CHANGES.values(), ids=CHANGES.keys())

@@ -114,6 +114,13 @@ def test_junk_anywhere_is_one_line_that_says_where(good: dict[str, Any], data: s
         assert found.path.startswith(("workers", path.split(".")[0].split("[")[0]))
 
 
+def test_keys_that_would_confuse_are_quoted(good: dict[str, Any]) -> None:
+    for key in ("", "a.b", "a\nb"):
+        with pytest.raises(InputError) as error:
+            load_scenario({**good, key: 1})
+        assert str(error.value).startswith(f"{key!r}: found an unknown key")
+
+
 @given(st.lists(st.text("abc_", min_size=1) | st.integers(0, 99), min_size=1))
 def test_paths_are_read_as_they_are_shown(steps: list[str | int]) -> None:
     assert parse_path(show_path(list(steps))) == steps

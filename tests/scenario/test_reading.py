@@ -47,7 +47,7 @@ def test_plain_values_are_those_of_yaml_1_2(text: str, value: Any) -> None:
             "line 1, column 17: not valid YAML: the key 'a' stands twice in one mapping",
         ),
         ("a.json", '{"x": {"a": 1, "a": 3}}', "the key 'a' stands twice in one mapping"),
-        ("a.toml", "a = 1\na = 3", "not valid TOML: Cannot overwrite a value (at line 2, column 6)"),
+        ("a.toml", "a = 1\na = 3\n", "not valid TOML: Cannot overwrite a value (at line 2, column 6)"),
         ("a.yaml", "x: [", "line 1, column 5: not valid YAML: expected the node content, but found '<stream end>'"),
         ("a.json", '{"x": }', "line 1, column 7: not valid JSON: Expecting value"),
         ("a.toml", "a = ", "not valid TOML: Invalid value (at end of document)"),
