@@ -7,12 +7,14 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, cast
 
 import msgspec
 
 from simloop.errors import InputError, did_you_mean
+from simloop.workload.units import shorten
 
 __all__ = ["count_lines", "csv_rows", "delimiter_of", "first_line", "is_parquet", "json_rows", "open_lines"]
 
@@ -99,7 +101,7 @@ def delimiter_of(header: str) -> str:
     return "\t" if "\t" in header else ","
 
 
-def csv_rows(path: Path, names: Sequence[str | None]) -> Iterator[tuple[int, list[Any]]]:
+def csv_rows(path: Path, names: Sequence[str | None]) -> Iterator[tuple[int, Sequence[Any]]]:
     """Yield line number and text of the named columns, row by row; None stands for a column that is not there.
 
     Args:
@@ -115,10 +117,11 @@ def csv_rows(path: Path, names: Sequence[str | None]) -> Iterator[tuple[int, lis
         header = next(row for row in reader if row)
         width = len(header)
         stripped = [name.strip() for name in header]
-        places = [None if name is None else stripped.index(name) for name in names]
+        pick = itemgetter(*(-1 if name is None else stripped.index(name) for name in names))
         for row in reader:
             if len(row) == width:
-                yield reader.line_num, [None if place is None else row[place] for place in places]
+                row.append(None)  # type: ignore[arg-type] # what pick finds at -1
+                yield reader.line_num, pick(row)
             elif row:
                 message = f"found {len(row)} fields, expected {width} as in the first line"
                 raise InputError(message, file=path, path=f"line {reader.line_num}")
@@ -126,7 +129,7 @@ def csv_rows(path: Path, names: Sequence[str | None]) -> Iterator[tuple[int, lis
         raise InputError(f"not valid CSV: {error}", file=path, path=f"line {reader.line_num}") from None
 
 
-def json_rows(path: Path, names: Sequence[str | None]) -> Iterator[tuple[int, list[Any]]]:
+def json_rows(path: Path, names: Sequence[str | None]) -> Iterator[tuple[int, Sequence[Any]]]:
     """Yield line number and the named values, line by line; None stands for a value that is not there.
 
     Args:
@@ -143,11 +146,6 @@ def json_rows(path: Path, names: Sequence[str | None]) -> Iterator[tuple[int, li
         try:
             row = decode(line)
         except (msgspec.MsgspecError, RecursionError) as error:
-            message = f"found {_shorten(line)}, expected a JSON object: {error}"
+            message = f"found {shorten(line.strip())}, expected a JSON object: {error}"
             raise InputError(message, file=path, path=f"line {number}") from None
         yield number, [None if name is None else row.get(name) for name in names]
-
-
-def _shorten(line: str) -> str:
-    text = line.strip()
-    return repr(text if len(text) <= 40 else f"{text[:37]}...")

@@ -48,7 +48,7 @@ class Layout:
         """The columns in the order of :class:`simloop.workload.Arrival`."""
         return [self.time, self.input, self.output, self.session, self.priority, self.hash_ids]
 
-    def rows(self, path: Path) -> Iterator[tuple[int, list[Any]]]:
+    def rows(self, path: Path) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield the line number of each row, and its values in the order of :attr:`names`.
 
         Raises:

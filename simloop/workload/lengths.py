@@ -51,9 +51,8 @@ def _joint(tables: Tables, seed: int) -> _Pairs:
     quantiles = JointQuantiles(tables)
     for_input, for_output = generator(seed, "workload.lengths.input"), generator(seed, "workload.lengths.output")
     while True:
-        uniform = for_input.random(CHUNK)
-        output = quantiles.output(uniform, for_output.random(CHUNK))
-        yield _whole(quantiles.input(uniform), 1, None), _whole(output, 1, None)
+        inputs, outputs = quantiles.draw(for_input.random(CHUNK), for_output.random(CHUNK))
+        yield inputs.astype(np.int64).tolist(), outputs.astype(np.int64).tolist()
 
 
 def _side(spec: int | Uniform | Normal | Lognormal, seed: int, side: str) -> Callable[[], list[int]]:

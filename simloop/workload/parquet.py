@@ -27,7 +27,7 @@ def parquet_names(path: Path) -> list[str]:
         raise InputError(f"not a Parquet file: {_one_line(error)}", file=path) from None
 
 
-def parquet_rows(path: Path, names: Sequence[str | None]) -> Iterator[tuple[int, list[Any]]]:
+def parquet_rows(path: Path, names: Sequence[str | None]) -> Iterator[tuple[int, Sequence[Any]]]:
     """Yield row number (from 1) and values of the named columns, row by row; None for a column that is not there.
 
     Raises:

@@ -84,6 +84,7 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         input: Input lengths at those levels, tokens.
         output_levels: The probabilities that the columns of ``output`` stand for.
         output: One row for each equal share of the requests in order of their input length: output lengths, tokens.
+        max_total: Most tokens of one request, input and output together: the limit of the service.
         gap_levels: The probabilities that the columns of ``gaps_s`` stand for.
         gaps_s: Times from one request to the next, s; empty where the source has no times.
     """
@@ -92,6 +93,7 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     input: list[float]
     output_levels: list[float]
     output: list[list[float]]
+    max_total: int
     gap_levels: list[float] = []
     gaps_s: list[float] = []
 
@@ -175,6 +177,8 @@ def _describe_fit(fit: Fit) -> str:
         parts.append(f"KS distance {fit.input_ks:.4f} in, {fit.output_ks:.4f} out")
     if fit.rank_correlation is not None:
         parts.append(f"rank correlation {fit.rank_correlation:+.3f}")
+    if fit.gap_ks is not None and fit.rate_error is not None:
+        parts.append(f"gaps: KS distance {fit.gap_ks:.4f}, rate {fit.rate_error:+.2%}")
     return "; ".join(parts)
 
 

@@ -43,21 +43,24 @@ class JointQuantiles:
         self._input = Quantiles(tables.levels, tables.input)
         self._levels = np.asarray(tables.output_levels, dtype=np.float64)
         self._output = np.asarray(tables.output, dtype=np.float64)
+        self._max_total = tables.max_total
 
-    def input(self, uniform: _Floats) -> _Floats:
-        """Return input lengths, tokens, not rounded."""
-        return self._input.draw(uniform)
-
-    def output(self, uniform_input: _Floats, uniform: _Floats) -> _Floats:
-        """Return output lengths, tokens, not rounded.
+    def draw(self, uniform: _Floats, uniform_output: _Floats) -> tuple[_Floats, _Floats]:
+        """Return input and output lengths in whole tokens.
 
         Args:
-            uniform_input: What :meth:`input` was given, shape (n,).
-            uniform: Independent numbers in [0, 1), shape (n,).
+            uniform: Numbers in [0, 1) that say how long the inputs are among all; shape (n,).
+            uniform_output: The same for the outputs, among those with inputs like theirs; shape (n,).
         """
+        inputs = np.maximum(np.rint(self._input.draw(uniform)), 1)
+        outputs = np.minimum(np.rint(self._draw_output(uniform, uniform_output)), self._max_total - inputs)
+        return inputs, np.maximum(outputs, 1)
+
+    def _draw_output(self, uniform: _Floats, uniform_output: _Floats) -> _Floats:
         rows = self._output
-        row = (uniform_input * len(rows)).astype(np.int64)
-        right = np.searchsorted(self._levels, uniform, side="right")
+        row = (uniform * len(rows)).astype(np.int64)
+        right = np.searchsorted(self._levels, uniform_output, side="right")
         left = right - 1
-        share = (uniform - self._levels[left]) / (self._levels[right] - self._levels[left])
-        return rows[row, left] + share * (rows[row, right] - rows[row, left])
+        share = (uniform_output - self._levels[left]) / (self._levels[right] - self._levels[left])
+        low: _Floats = rows[row, left]
+        return low + share * (rows[row, right] - low)

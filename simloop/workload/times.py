@@ -31,7 +31,7 @@ def synthetic_times(spec: Poisson | Gamma | Constant | Burst | PresetTimes, seed
         InputError: A time would lie beyond what 64 bits of nanoseconds hold.
     """
     if isinstance(spec, Constant):
-        return _at(lambda index: index * (1e9 / spec.rate))
+        return _at(lambda index: index * 1e9 / spec.rate)
     if isinstance(spec, Burst):
         size, every_ns = spec.size, (spec.every_s or 0.0) * 1e9
         return _at(lambda index: index * 0.0 if size is None else index // size * every_ns)

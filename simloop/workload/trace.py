@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import attrs
 
 from simloop.errors import InputError
 from simloop.workload.arrival import Arrival
+from simloop.workload.files import count_lines
 from simloop.workload.formats import Layout, find_layout
 from simloop.workload.spec import LengthSpec, TraceSpec
-from simloop.workload.units import UNITS, to_hash_ids, to_priority, to_tokens
+from simloop.workload.units import UNITS, shorten, to_hash_ids, to_priority, to_session, to_tokens
 
 __all__ = ["Trace", "open_trace"]
+
+_Field: TypeAlias = tuple[Callable[[Any], Any], str]
+"""What reads a value, raising ValueError, and what it expects."""
 
 _UNIX_NS = 10**17
 """Times beyond this (3 years) are taken for the time of day that a log recorded, not for time since its beginning."""
@@ -49,76 +53,88 @@ class Trace:
         """
         origin: int | None = None
         last = 0
-        for line, row in self._rows(offset, limit):
-            arrival = self._arrival(line, row)
+        for line, (time_ns, *rest) in self._values(offset, limit):
             if origin is None:
-                origin = last = self._origin(arrival.arrival_ns, offset)
-            if arrival.arrival_ns < last:
-                self._fail_order(line, row[0], arrival.arrival_ns)
-            last = arrival.arrival_ns
-            time_ns = last - origin
-            yield arrival._replace(arrival_ns=time_ns if rate_scale == 1.0 else round(time_ns / rate_scale))
+                origin = last = self._origin(time_ns, offset)
+            if time_ns < last:
+                self._fail_order(line, time_ns, last)
+            last = time_ns
+            since_ns = time_ns - origin
+            yield Arrival(since_ns if rate_scale == 1.0 else round(since_ns / rate_scale), *rest)
 
     def times_ns(self, *, rate_scale: float = 1.0, limit: int | None = None, offset: int = 0) -> Iterator[int]:
         """Yield the times alone; as :meth:`arrivals`."""
         return (arrival.arrival_ns for arrival in self.arrivals(rate_scale=rate_scale, limit=limit, offset=offset))
 
-    def _rows(self, offset: int, limit: int | None) -> Iterator[tuple[int, list[Any]]]:
-        rows = islice(self.layout.rows(self.path), offset, None if limit is None else offset + limit)
-        first = next(rows, None)
-        if first is None:
-            message = (
-                "no request in it" if offset == 0 else f"no request after the first {offset:,}, which offset skips"
-            )
-            raise InputError(f"{message}, expected at least one", file=self.path)
-        yield first
-        yield from rows
+    def count(self, *, limit: int | None = None, offset: int = 0) -> int | None:
+        """Return how many requests there are to take, or None where counting would take long; rows are not checked."""
+        if self.layout.syntax == "parquet" or self.path.stat().st_size > _COUNTABLE_BYTES:
+            return None
+        rows = count_lines(self.path) - (self.layout.syntax == "csv") - offset
+        return rows if limit is None else min(rows, limit)
 
-    def _arrival(self, line: int, row: list[Any]) -> Arrival:
-        time, prompt, output, session, priority, hashes = row
-        try:
-            return Arrival(
-                0 if self.layout.time is None else UNITS[self.layout.unit][0](time),
-                1 if self.layout.input is None else to_tokens(prompt),
-                1 if self.layout.output is None else to_tokens(output),
-                None if session in (None, "") else str(session),
-                to_priority(priority),
-                to_hash_ids(hashes),
-            )
-        except (ValueError, OverflowError):
-            self._fail(line, row)
+    def _values(self, offset: int, limit: int | None) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Yield line number and the values of an :class:`Arrival`, time as recorded, for each row that is taken."""
+        fields = self._fields()
+        time, prompt, output, *optional = [read for read, _ in fields]
+        plain = self.layout.names[3:] == [None, None, None]
+        line = 0
+        for line, row in islice(self.layout.rows(self.path), offset, None if limit is None else offset + limit):
+            try:
+                values = time(row[0]), prompt(row[1]), output(row[2])
+                if not plain:
+                    values += tuple(read(value) for read, value in zip(optional, row[3:], strict=True))
+            except (ValueError, OverflowError):
+                raise self._error(line, row, fields) from None
+            yield line, values
+        if line == 0:
+            where = f"after the first {offset:,}, which offset skips" if offset else "in it"
+            raise InputError(f"no request {where}, expected at least one", file=self.path)
+
+    def _fields(self) -> list[_Field]:
+        """Return what reads each value of a row; where there is no column, that is a constant."""
+        layout = self.layout
+        return [
+            UNITS[layout.unit] if layout.time else (lambda _: 0, ""),
+            (to_tokens, "a whole number >= 1") if layout.input else (lambda _: 1, ""),
+            (to_tokens, "a whole number >= 1 (an engine generates at least one)")
+            if layout.output
+            else (lambda _: 1, ""),
+            (to_session, "text or a whole number"),
+            (to_priority, "a whole number"),
+            (to_hash_ids, "a list of whole numbers"),
+        ]
 
     def _origin(self, first_ns: int, offset: int) -> int:
         absolute = self.layout.unit == "timestamp" or offset > 0 or first_ns >= _UNIX_NS
         return first_ns if absolute else 0
 
-    def _fail(self, line: int, row: list[Any]) -> NoReturn:
-        checks = (
-            (UNITS[self.layout.unit][0], UNITS[self.layout.unit][1]),
-            (to_tokens, "a whole number >= 1"),
-            (to_tokens, "a whole number >= 1 (an engine generates at least one token)"),
-            (str, ""),
-            (to_priority, "a whole number"),
-            (to_hash_ids, "a list of whole numbers"),
-        )
-        for value, name, (read, expected) in zip(row, self.layout.names, checks, strict=True):
+    def _error(self, line: int, row: Sequence[Any], fields: Sequence[_Field]) -> InputError:
+        """Return what to say about a row that cannot be read: its first value that cannot."""
+        message = "cannot be read"
+        for value, name, (read, expected) in zip(row, self.layout.names, fields, strict=True):
             try:
-                if name is not None:
-                    read(value)
+                read(value)
             except (ValueError, OverflowError):
-                found = "nothing" if value is None or value == "" else repr(value)[:60]
-                raise InputError(
-                    f"{name}: found {found}, expected {expected}", file=self.path, path=self._place(line)
-                ) from None
-        raise InputError("cannot be read", file=self.path, path=self._place(line))
+                found = "nothing" if value is None or value == "" else shorten(value)
+                message = f"{name}: found {found}, expected {expected}"
+                break
+        return InputError(message, file=self.path, path=self._place(line))
 
-    def _fail_order(self, line: int, found: Any, time_ns: int) -> NoReturn:
-        expected = "at least 0" if time_ns < 0 else "no less than in the row before (sort the file by time)"
-        message = f"{self.layout.time}: found {str(found)!r}, expected {expected}"
+    def _fail_order(self, line: int, time_ns: int, last_ns: int) -> NoReturn:
+        if time_ns < 0:
+            message = f"{self.layout.time}: found a negative time, expected at least 0"
+        else:
+            early = (last_ns - time_ns) / 1e9
+            message = f"{self.layout.time}: {early:g} s earlier than the row before, expected a file sorted by time"
         raise InputError(message, file=self.path, path=self._place(line))
 
     def _place(self, line: int) -> str:
         return f"{'row' if self.layout.syntax == 'parquet' else 'line'} {line}"
+
+
+_COUNTABLE_BYTES = 4 * 2**20
+"""Larger files are not read just to say how many requests are to come."""
 
 
 def open_trace(

@@ -8,9 +8,9 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["UNITS", "to_hash_ids", "to_priority", "to_tokens"]
+__all__ = ["UNITS", "shorten", "to_hash_ids", "to_priority", "to_session", "to_tokens"]
 
-_DAY_NS = 86_400 * 10**9
+_MINUTE_NS = 60 * 10**9
 
 
 def _scaled(value: Any, ns: int) -> int:
@@ -37,21 +37,24 @@ def _from_ns(value: Any) -> int:
 
 
 @lru_cache(maxsize=64)
-def _midnight_ns(day: str) -> int:
-    return date.fromisoformat(day).toordinal() * _DAY_NS
+def _minute_ns(text: str) -> int:
+    day, hours, colon, minutes = text[:10], text[11:13], text[13:14], text[14:16]
+    if text[10:11] not in (" ", "T") or colon != ":" or int(hours) > 23 or int(minutes) > 59:
+        raise ValueError
+    return (date.fromisoformat(day).toordinal() * 1440 + int(hours) * 60 + int(minutes)) * _MINUTE_NS
 
 
 def _from_timestamp(value: Any) -> int:
-    """Read ``2023-11-16 18:15:46.6805900`` to the last digit; times zones other than UTC are not of this format."""
+    """Read ``2023-11-16 18:15:46.6805900`` to its last digit, as ns since the year 1, in UTC."""
     if not isinstance(value, str):
         raise ValueError
     text = value.strip().removesuffix("Z").removesuffix("+00:00")
-    clock, _, fraction = text[11:].partition(".")
-    hours, minutes, seconds = clock.split(":")
-    if text[10:11] not in (" ", "T") or len(clock) != 8 or not (fraction or "0").isdecimal() or len(fraction) > 9:
+    seconds, point, fraction = text[17:19], text[19:20], text[20:]
+    if text[16:17] != ":" or not (seconds + fraction).isdecimal() or len(seconds) != 2 or len(fraction) > 9:
         raise ValueError
-    whole = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
-    return _midnight_ns(text[:10]) + whole * 10**9 + int(fraction.ljust(9, "0"))
+    if (point == ".") != (fraction != "") or int(seconds) > 60:  # 60: a leap second
+        raise ValueError
+    return _minute_ns(text[:16]) + int(seconds) * 10**9 + int(fraction.ljust(9, "0"))
 
 
 UNITS: dict[str, tuple[Callable[[Any], int], str]] = {
@@ -75,6 +78,19 @@ def to_tokens(value: Any) -> int:
     return tokens
 
 
+def to_session(value: Any) -> str | None:
+    """Return the name of a conversation, if there is one.
+
+    Raises:
+        ValueError: It is neither text nor a whole number.
+    """
+    if value is None or value == "":
+        return None
+    if type(value) not in (str, int):
+        raise ValueError
+    return str(value)
+
+
 def to_priority(value: Any) -> int:
     """Return a priority; an empty field is 0.
 
@@ -95,6 +111,12 @@ def to_hash_ids(value: Any) -> tuple[int, ...] | None:
     if not isinstance(value, list) or not all(type(one) is int for one in value):
         raise ValueError
     return tuple(value)
+
+
+def shorten(value: Any) -> str:
+    """Return a value as one short piece of text, for messages."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _whole(value: Any) -> int:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import attrs
 import msgspec
@@ -25,6 +25,11 @@ __all__ = ["Workload", "open_workload"]
 T = TypeVar("T")
 
 
+class _Taken(TypedDict):
+    limit: int | None
+    offset: int
+
+
 @attrs.frozen
 class Workload:
     """Requests in order of arrival; iterating again gives the same ones again.
@@ -33,7 +38,7 @@ class Workload:
 
     Attributes:
         spec: What it was made from.
-        total: How many requests there are, where that is known without reading a file to its end.
+        total: How many requests there are; None for a large trace, which is not read just to count them.
     """
 
     spec: WorkloadSpec
@@ -57,20 +62,21 @@ def open_workload(spec: WorkloadSpec | Mapping[str, Any], *, seed: int, base_dir
         base_dir: What paths are relative to; the working directory if not given.
 
     Raises:
-        InputError: It cannot be used. What is wrong further down in a file is raised by the iterator, when it gets there.
+        InputError: It cannot be used. What is wrong further down in a file is raised when the iterator gets there.
     """
     checked = _check(spec)
     if checked.trace is not None:
         return _open_recorded(checked, checked.trace, base_dir)
     if checked.arrivals is None or checked.lengths is None:
         raise InputError("expected arrivals and lengths, or a trace", path="workload")
-    times, lengths = _times(checked.arrivals, seed, base_dir), _lengths(checked.lengths, seed, base_dir)
+    times, total = _times(checked.arrivals, checked.requests, seed, base_dir)
+    lengths = _lengths(checked.lengths, seed, base_dir)
 
     def open_stream() -> Iterator[Arrival]:
         chunks = (arrivals_from_columns(ns, *sides) for ns, sides in zip(times(), lengths(), strict=False))
         return islice(chain.from_iterable(chunks), checked.requests)
 
-    return Workload(checked, None if isinstance(checked.arrivals, TraceTimes) else checked.requests, open_stream)
+    return Workload(checked, total, open_stream)
 
 
 def _check(spec: WorkloadSpec | Mapping[str, Any]) -> WorkloadSpec:
@@ -86,26 +92,31 @@ def _check(spec: WorkloadSpec | Mapping[str, Any]) -> WorkloadSpec:
 
 
 def _open_recorded(spec: WorkloadSpec, recorded: TraceSpec, base_dir: Path | None) -> Workload:
-    trace = open_trace(recorded, base_dir)
-    limit = min((count for count in (recorded.limit, spec.requests) if count is not None), default=None)
-
-    def open_stream() -> Iterator[Arrival]:
-        return trace.arrivals(rate_scale=recorded.rate_scale, limit=limit, offset=recorded.offset)
-
-    return Workload(spec, None, open_stream)
+    trace, taken = open_trace(recorded, base_dir), _taken(recorded, spec.requests)
+    arrivals = partial(trace.arrivals, rate_scale=recorded.rate_scale, **taken)
+    return Workload(spec, trace.count(**taken), arrivals)
 
 
-def _times(spec: ArrivalSpec, seed: int, base_dir: Path | None) -> Callable[[], Iterator[list[int]]]:
+def _times(
+    spec: ArrivalSpec, requests: int | None, seed: int, base_dir: Path | None
+) -> tuple[Callable[[], Iterator[list[int]]], int | None]:
+    """Return what opens the stream of times, and how many there will be."""
     if isinstance(spec, TraceTimes):
-        trace = open_trace(spec, base_dir, lengths=False)
-        recorded = partial(trace.times_ns, rate_scale=spec.rate_scale, limit=spec.limit, offset=spec.offset)
-        return lambda: _chunks(recorded())
+        trace, taken = open_trace(spec, base_dir, lengths=False), _taken(spec, requests)
+        recorded = partial(trace.times_ns, rate_scale=spec.rate_scale, **taken)
+        return lambda: _chunks(recorded()), trace.count(**taken)
     from simloop.workload.times import synthetic_times
 
     with _placed("workload.arrivals.preset"):
         if isinstance(spec, PresetTimes):
             load_preset(spec.preset).gaps()
-    return partial(synthetic_times, spec, seed)
+    return partial(synthetic_times, spec, seed), requests
+
+
+def _taken(spec: TraceSpec, requests: int | None) -> _Taken:
+    """Return which rows of a trace are taken."""
+    limit = min((count for count in (spec.limit, requests) if count is not None), default=None)
+    return {"limit": limit, "offset": spec.offset}
 
 
 def _lengths(spec: LengthSpec, seed: int, base_dir: Path | None) -> Callable[[], Iterator[tuple[list[int], list[int]]]]:
