@@ -16,7 +16,8 @@ import attrs
 import msgspec
 
 from simloop.clock import now_ns, run
-from simloop.metrics import Records, Result
+from simloop.errors import SimulationError
+from simloop.metrics import Records, Result, check_conservation
 from simloop.scenario import Scenario, load_scenario
 from simloop.scenario.build import build_cluster
 from simloop.serving import Cluster
@@ -143,7 +144,7 @@ class _Session:
                     raise
         if not self.complete and self.reason is None:
             self.reason = f"stopped at until_s = {self.scenario.until_s:g}"
-        return Result(
+        result = Result(
             self.records,
             step_ends=[worker.step_ends for worker in world.workers],
             worker_names=[worker.name for worker in world.workers],
@@ -156,6 +157,10 @@ class _Session:
             slo=self.scenario.slo,
             iterations=sum(worker.iterations for worker in world.workers),
         )
+        broken = check_conservation(result) if self.check else []
+        if broken:
+            raise SimulationError(f"{len(broken)} invariants are broken, the first: {broken[0]}")
+        return result
 
     async def _serve(self, world: Cluster) -> None:
         self._task = asyncio.current_task()
