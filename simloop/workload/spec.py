@@ -167,7 +167,12 @@ ArrivalSpec = Poisson | Gamma | Constant | Burst | TraceTimes | PresetTimes
 class Uniform(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="distribution", tag="uniform"
 ):
-    """Whole numbers from ``min`` to ``max``, both included, all equally likely."""
+    """Whole numbers from ``min`` to ``max``, both included, all equally likely.
+
+    Attributes:
+        min: Shortest length.
+        max: Longest length.
+    """
 
     min: _Tokens
     max: _Tokens
