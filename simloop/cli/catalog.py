@@ -150,19 +150,23 @@ def workloads(
     from simloop.workload import load_preset, preset_names
 
     if name is not None:
-        stdout().print(load_preset(name).describe(), markup=False)
+        typer.echo(_filled(load_preset(name).describe(), indent=20))
         return
     listed = [load_preset(name) for name in preset_names()]
     _show(((preset.name, preset.title) for preset in listed), "preset", "what it is")
 
 
-def _filled(doc: str) -> str:
+def _filled(doc: str, *, indent: int = 8) -> str:
     """Reflow a docstring: each of its paragraphs, and each line of those that have indented ones."""
     import textwrap
 
+    hang = " " * indent
+
     def fill(text: str) -> str:
         lines = text.splitlines() if "\n " in text else [text]
-        return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent=" " * 8 * (line[0] == " ")) for line in lines)
+        return "\n".join(
+            textwrap.fill(line, WIDTH, subsequent_indent=" " * indent * (line[0] == " ")) for line in lines
+        )
 
     return "\n\n".join(map(fill, doc.replace("``", "`").split("\n\n")))
 

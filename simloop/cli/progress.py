@@ -28,13 +28,8 @@ def progress_bar(*, wanted: bool) -> Iterator[Callable[[Progress], None] | None]
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    columns = (
-        BarColumn(bar_width=20),
-        TextColumn("{task.description}"),
-        TextColumn("real"),
-        TimeElapsedColumn(),
-    )
-    with Bar(*columns, console=stderr(), transient=True) as bar:
+    columns = (BarColumn(bar_width=None), TextColumn("{task.description}"), TextColumn("real"), TimeElapsedColumn())
+    with Bar(*columns, console=stderr(), transient=True, expand=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def show(progress: Progress) -> None:
@@ -44,10 +39,10 @@ def progress_bar(*, wanted: bool) -> Iterator[Callable[[Progress], None] | None]
 
 
 def describe(progress: Progress) -> str:
-    """Say how far a run is, in under 60 columns."""
+    """Say how far a run is; with the real time beside it, a line of 80 columns holds millions of requests."""
     of = f"/{progress.total:,}" if progress.total else ""
-    load = f"{progress.running:,} running, {progress.waiting:,} waiting"
-    return f"{progress.finished:,}{of} requests, {load}, virtual {virtual_time(progress.virtual_s)}"
+    load = f"{progress.running:,} running {progress.waiting:,} waiting"
+    return f"{progress.finished:,}{of} done {load} virtual {virtual_time(progress.virtual_s)}"
 
 
 def virtual_time(seconds: float) -> str:

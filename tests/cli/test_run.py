@@ -89,8 +89,8 @@ def test_checked_runs_are_the_same(simloop: Command, scenario: Write) -> None:
 
 def test_progress_is_said_in_virtual_time() -> None:
     progress = Progress(virtual_s=3754.2, finished=1500, total=2000, running=12, waiting=3)
-    assert describe(progress) == "1,500/2,000 requests, 12 running, 3 waiting, virtual 1:02:34"
-    assert describe(Progress(virtual_s=0.5, finished=7, total=None, running=1, waiting=0)).startswith("7 requests, ")
+    assert describe(progress) == "1,500/2,000 done 12 running 3 waiting virtual 1:02:34"
+    assert describe(Progress(virtual_s=0.5, finished=7, total=None, running=1, waiting=0)).startswith("7 done ")
     assert virtual_time(59.9) == "0:00:59"
 
 
