@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class LoopBase(base_events.BaseEventLoop):
     """:class:`asyncio.base_events.BaseEventLoop` as the clock sees it."""
 
+    __slots__ = ("_closed", "_debug", "_ready", "_scheduled", "_stopping")
+
     _ready: deque[events.Handle]
     _scheduled: list[Any]
     _asyncgens: Any

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simloop.clock.base import LoopBase
+    from simloop.clock.scheduling import Scheduling
 
 __all__ = ["Handle", "Timer"]
 
@@ -54,6 +55,10 @@ class Timer(events.TimerHandle):
 
     __slots__ = ("when_ns",)
 
+    _args: Any
+    _callback: Any
+    _loop: Scheduling
+    _repr: str | None
     _source_traceback: Any
 
     def __init__(
@@ -61,7 +66,7 @@ class Timer(events.TimerHandle):
         when_ns: int | None,
         callback: Callable[..., object],
         args: tuple[Any, ...],
-        loop: LoopBase,
+        loop: Scheduling,
         context: contextvars.Context | None,
     ) -> None:
         self._context = contextvars.copy_context() if context is None else context
@@ -78,6 +83,17 @@ class Timer(events.TimerHandle):
     def _when(self) -> float:
         """Seconds: what the standard class compares, hashes and shows."""
         return float("inf") if self.when_ns is None else self.when_ns / 1e9
+
+    def cancel(self) -> None:
+        """Cancel the timer; its entry in the heap is dropped later."""
+        if not self._cancelled:
+            loop = self._loop
+            if self._scheduled:
+                loop.count_dead_timer()
+            if loop._debug:
+                self._repr = repr(self)
+            self._cancelled = True
+            self._callback = self._args = None
 
     def when(self) -> float:
         """Return the virtual time at which the callback runs, in seconds."""

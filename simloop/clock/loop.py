@@ -39,6 +39,8 @@ class VirtualLoop(UnsupportedMethods, Scheduling):
             task that was ever made are free, so that a large burst is no stall.
     """
 
+    __slots__ = ("_watch",)
+
     def __init__(self, *, seed: int = 0) -> None:
         self._watch: Watch | None = None
         super().__init__()
@@ -124,7 +126,9 @@ class VirtualLoop(UnsupportedMethods, Scheduling):
         """Run callbacks and timers until the loop is stopped: the whole engine, in one place for speed."""
         ready, heap = self._ready, self._scheduled
         calls, limit = 0, self.stall_after
-        while ready or not self._stopping:
+        if self._stopping and not ready:
+            return
+        while True:
             if ready:
                 calls += len(ready)
                 for _ in range(len(ready)):
@@ -147,9 +151,9 @@ class VirtualLoop(UnsupportedMethods, Scheduling):
                         self._dead_timers -= 1
                         continue
                 if when_ns > self.now_ns:
-                    self.now_ns, calls = when_ns, 0
-                else:
-                    calls += 1
+                    self.now_ns = when_ns
+                    calls = 0
+                calls += 1
                 if self._watch is not None:
                     self._watch.run(call if task is None else Handle(call, (), self, context))
                 elif task is not None:

@@ -30,6 +30,8 @@ class Scheduling(InlineThreads):
         now_ns: The virtual time in integer ns, from 0. Read it, do not set it.
     """
 
+    __slots__ = ("_dead_timers", "_serial", "_wake_ns", "now_ns")
+
     def __init__(self) -> None:
         super().__init__()
         self.now_ns = 0
@@ -52,9 +54,9 @@ class Scheduling(InlineThreads):
             # no Future, no second callback. Only a task's own step is parked, so that a sleep whose yield was
             # swallowed by a hand-written driver delays nobody else; it finds itself awake too early, and waits again.
             self._wake_ns = None
-            if callback.__class__ is STEP and (task := callback.__self__).__class__ is Task:
-                entry = task._entry
-                if entry is None or (entry is False and not task._must_cancel):
+            if callback.__class__ is STEP:
+                task = callback.__self__  # type: ignore[attr-defined]  # STEP has it
+                if task.__class__ is Task and (task._entry is None or (task._entry is False and not task._must_cancel)):
                     # No call between the question and the answer: a signal handler that cancels comes after both.
                     self._serial = serial = self._serial + 1
                     task._entry = entry = (wake_ns, serial, task, callback, context)
@@ -74,9 +76,11 @@ class Scheduling(InlineThreads):
         """Schedule a callback after ``delay`` seconds; ``inf`` is never, and what is negative is now."""
         if delay is None:
             raise TypeError("delay must not be None")
-        delay_ns = to_ns(delay)
-        when_ns = None if delay_ns is None else self.now_ns + delay_ns
-        return self._add_timer(when_ns, callback, args, context, "call_later")
+        try:
+            when_ns = self.now_ns + int(delay * 1e9 + 0.5)  # to_ns, without the call
+        except (OverflowError, ValueError):
+            return self.call_at(delay, callback, *args, context=context)
+        return self._add_timer(Timer(when_ns, callback, args, self, context), "call_later")
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -84,28 +88,21 @@ class Scheduling(InlineThreads):
         """Schedule a callback at ``when`` seconds of virtual time; ``inf`` is never, and the past is now."""
         if when is None:
             raise TypeError("when cannot be None")
-        return self._add_timer(to_ns(when), callback, args, context, "call_at")
+        return self._add_timer(Timer(to_ns(when), callback, args, self, context), "call_at")
 
     def call_at_ns(self, when_ns: int, callback: Callable[..., object], *args: Any) -> Timer:
         """Schedule a callback at ``when_ns`` ns of virtual time; the past is now."""
-        return self._add_timer(when_ns, callback, args, None, "call_at_ns")
+        return self._add_timer(Timer(when_ns, callback, args, self, None), "call_at_ns")
 
-    def _add_timer(
-        self,
-        when_ns: int | None,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: contextvars.Context | None,
-        method: str,
-    ) -> Timer:
+    def _add_timer(self, timer: Timer, method: str) -> Timer:
         if self._closed:
             self._check_closed()
-        if when_ns is not None and when_ns < self.now_ns:
-            when_ns = self.now_ns
-        timer = Timer(when_ns, callback, args, self, context)
         if self._debug:
-            self._check_call(timer, callback, method)
+            self._check_call(timer, timer._callback, method)
+        when_ns = timer.when_ns
         if when_ns is not None:
+            if when_ns < self.now_ns:
+                when_ns = timer.when_ns = self.now_ns
             self._serial = serial = self._serial + 1
             timer._scheduled = True
             heappush(self._scheduled, (when_ns, serial, None, timer, None))
@@ -116,10 +113,6 @@ class Scheduling(InlineThreads):
         self._check_thread()
         self._check_callback(callback, method)
         handle._source_traceback = format_helpers.extract_stack(sys._getframe(2 if method == "call_soon" else 3))
-
-    def _timer_handle_cancelled(self, handle: Timer) -> None:
-        if handle._scheduled:
-            self.count_dead_timer()
 
     def count_dead_timer(self) -> None:
         """Note that one heap entry is void; when over half of them are, rebuild the heap in place."""

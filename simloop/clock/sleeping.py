@@ -6,11 +6,11 @@ On an ordinary asyncio loop the same functions work in real time, counted from t
 from __future__ import annotations
 
 import asyncio
-import types
 from collections.abc import Generator
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from simloop.clock.bare import bare_coroutine
 from simloop.clock.base import current
 from simloop.clock.loop import VirtualLoop
 from simloop.clock.units import to_ns
@@ -35,26 +35,29 @@ def now_ns() -> int:
     return _real_now_ns() if loop is None else loop.now_ns
 
 
-async def sleep(seconds: float) -> None:
+@bare_coroutine
+def sleep(seconds: float) -> Generator[Any, Any, None]:
     """Wait for ``seconds``; what is not positive gives way once to the callbacks that are ready.
 
     Raises:
         ValueError: ``seconds`` is not a number.
     """
     loop = current.loop
-    delay_ns = to_ns(seconds)
     if loop is None:
-        await asyncio.sleep(seconds)
-    elif delay_ns is None:
-        await loop.create_future()
-    elif delay_ns <= 0:
-        await _yield_once()
-    else:
-        when_ns = loop.now_ns + delay_ns
-        loop._wake_ns = when_ns
-        await _yield_once()
+        yield from asyncio.sleep(seconds).__await__()
+        return
+    try:
+        delay_ns = int(seconds * 1e9 + 0.5)  # to_ns, without the call
+    except (OverflowError, ValueError):
+        yield from sleep_until(seconds).__await__()
+        return
+    if delay_ns > 0:
+        loop._wake_ns = when_ns = loop.now_ns + delay_ns
+        yield
         if loop.now_ns < when_ns:
-            await _wait_until(loop, when_ns)
+            yield from _wait_until(loop, when_ns).__await__()
+    else:
+        yield
 
 
 async def sleep_ns(delay_ns: int) -> None:
@@ -79,24 +82,19 @@ async def sleep_until(seconds: float) -> None:
         await sleep_until_ns(when_ns)
 
 
-async def sleep_until_ns(when_ns: int) -> None:
+@bare_coroutine
+def sleep_until_ns(when_ns: int) -> Generator[Any, Any, None]:
     """Wait until the time is ``when_ns`` ns; a time in the past gives way once to the callbacks that are ready."""
     loop = current.loop
     if loop is None:
-        await asyncio.sleep((when_ns - _real_now_ns()) / 1e9)
-    elif when_ns <= loop.now_ns:
-        await _yield_once()
-    else:
+        yield from asyncio.sleep((when_ns - _real_now_ns()) / 1e9).__await__()
+    elif when_ns > loop.now_ns:
         loop._wake_ns = when_ns
-        await _yield_once()
+        yield
         if loop.now_ns < when_ns:
-            await _wait_until(loop, when_ns)
-
-
-@types.coroutine
-def _yield_once() -> Generator[None, None, None]:
-    """Give control back to the task, and it to the loop; ``loop._wake_ns`` says when to come back."""
-    yield
+            yield from _wait_until(loop, when_ns).__await__()
+    else:
+        yield
 
 
 async def _wait_until(loop: VirtualLoop, when_ns: int) -> None:
