@@ -163,9 +163,10 @@ def _filled(doc: str, *, indent: int = 8) -> str:
     hang = " " * indent
 
     def fill(text: str) -> str:
+        """Reflow one paragraph."""
         lines = text.splitlines() if "\n " in text else [text]
         return "\n".join(
-            textwrap.fill(line, WIDTH, subsequent_indent=" " * indent * (line[0] == " ")) for line in lines
+            textwrap.fill(line, WIDTH, subsequent_indent=hang if line[:1] == " " else "") for line in lines
         )
 
     return "\n\n".join(map(fill, doc.replace("``", "`").split("\n\n")))

@@ -26,6 +26,7 @@ class _Commands(TyperGroup):
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> Any:
+        """Run the command line, and leave with its exit status."""
         extra["standalone_mode"] = False
         try:
             status = super().main(args=args, prog_name=prog_name, **extra)

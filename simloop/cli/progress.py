@@ -33,6 +33,7 @@ def progress_bar(*, wanted: bool) -> Iterator[Callable[[Progress], None] | None]
         task = bar.add_task("starting", total=None)
 
         def show(progress: Progress) -> None:
+            """Draw the bar anew."""
             bar.update(task, completed=progress.finished, total=progress.total, description=describe(progress))
 
         yield show

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from simloop.cli.logs import LogLevel, configure_logs
 from simloop.errors import InputError
 
 if TYPE_CHECKING:
-    from simloop.metrics import Result
+    from simloop import Progress, Result
 
 __all__ = ["run"]
 
@@ -89,13 +90,31 @@ def run(
     loaded = load_scenario(scenario, overrides=changes)
     if out is not None:
         check_out_dir(out)
-    with progress_bar(wanted=not quiet) as progress:
-        result = simulate(loaded, progress=progress, check=check)
+    if log_level is None:
+        with progress_bar(wanted=not quiet) as progress:
+            result = simulate(loaded, progress=progress, check=check)
+    else:  # a bar would tear the lines
+        result = _logged(lambda tell: simulate(loaded, progress=tell, check=check))
     _deliver(result, out, as_json=as_json, quiet=quiet)
     raise typer.Exit(_status(result))
 
 
 run.__doc__ = f"{run.__doc__}\n\n{_EXAMPLES}"
+
+
+def _logged(start: Callable[[Callable[[Progress], None]], Result]) -> Result:
+    """Run, and log how it goes: the ends at ``info``, what is between at ``debug``, what is amiss at ``warning``."""
+    import structlog
+
+    log = structlog.get_logger()
+    log.info("started")
+    result = start(lambda now: log.debug("progress", finished=now.finished, running=now.running, waiting=now.waiting))
+    summary = result.summary()
+    for count, reasons in (("rejected", "rejected_reasons"), ("failed", "failed_reasons")):
+        if summary[count]:
+            log.warning(count, requests=summary[count], reasons=summary[reasons])
+    log.info("ended", t=result.end_ns / 1e9, completed=summary["completed"], of=summary["num_prompts"])
+    return result
 
 
 def _deliver(result: Result, out: Path | None, *, as_json: bool, quiet: bool) -> None:
