@@ -28,7 +28,7 @@ def _requests(text: str) -> int:
 
 
 def _whole_number(text: str, *, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
+    if not text.isdecimal() or len(text) > 18 or int(text) < least:
         raise typer.BadParameter(f"found {text!r}, expected a whole number >= {least}")
     return int(text)
 

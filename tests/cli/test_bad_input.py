@@ -152,6 +152,17 @@ def test_a_scenario_that_is_not_there(simloop: Command, tmp_path: Path) -> None:
     check(simloop, tmp_path, [], "Missing argument 'SCENARIO'")
 
 
+def test_a_row_of_a_trace_that_is_found_while_the_run_goes_on(
+    simloop: Command, scenario: Callable[..., Path], tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace.csv"
+    rows = [f"{number},100,20" for number in range(5000)]
+    trace.write_text("\n".join(["arrival_s,input_tokens,output_tokens", *rows, "5000,-3,20"]), encoding="utf-8")
+    arrivals = "arrivals: {process: poisson, rate: 8}, lengths: {input: 100, output: 20}"
+    path = scenario((arrivals, "trace: {path: trace.csv}"), ("requests: 40, ", ""))
+    check(simloop, tmp_path, [path, "--out", tmp_path / "out"], f"{trace}: line 5002: ")
+
+
 def test_output_that_is_not_simloops(simloop: Command, scenario: Callable[..., Path], tmp_path: Path) -> None:
     path, out = scenario(), tmp_path / "thesis"
     out.mkdir()
