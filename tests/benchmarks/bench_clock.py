@@ -73,7 +73,7 @@ def run_simpy(tasks: int, sleeps: int) -> None:
 
 
 def run_async_solipsism(tasks: int, sleeps: int) -> None:
-    import async_solipsism
+    import async_solipsism  # type: ignore[import-untyped]
 
     with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
         runner.run(sleep_in_tasks(asyncio.sleep, tasks, sleeps))
@@ -82,16 +82,18 @@ def run_async_solipsism(tasks: int, sleeps: int) -> None:
 def run_looptime(tasks: int, sleeps: int) -> None:
     import looptime
 
-    def new_loop() -> asyncio.AbstractEventLoop:
-        return looptime.patch_event_loop(asyncio.new_event_loop())
+    def new_loop() -> Any:
+        loop: Any = asyncio.new_event_loop()
+        looptime.patch_event_loop(loop)
+        loop.setup_looptime()
+        return loop
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.get_loop().setup_looptime()  # type: ignore[attr-defined]
         runner.run(sleep_in_tasks(asyncio.sleep, tasks, sleeps))
 
 
 def run_usim(tasks: int, sleeps: int) -> None:
-    import usim
+    import usim  # type: ignore[import-untyped]
 
     async def sleeper(delay: float) -> None:
         for _ in range(sleeps):
