@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
 __all__ = ["UNITS", "shorten", "to_hash_ids", "to_priority", "to_session", "to_tokens"]
 
 _MINUTE_NS = 60 * 10**9
+_MOST = 2**62
+_MOST_TOKENS = 10**9
 
 
 def _scaled(value: Any, ns: int) -> int:
     if type(value) is int:
-        return value * ns
-    if isinstance(value, bool) or not isinstance(value, (str, float, Decimal)):
+        number: int | Decimal = value * ns
+    elif isinstance(value, (str, float)):
+        try:
+            number = Decimal(value if isinstance(value, str) else repr(value)) * ns
+            number = round(number) if abs(number) < _MOST else _MOST
+        except ArithmeticError:  # not a number; infinite; too large even for Decimal
+            raise ValueError from None
+    else:
         raise ValueError
-    try:
-        return round(Decimal(value if isinstance(value, str) else repr(value)) * ns)
-    except (InvalidOperation, OverflowError):  # not a number; infinite
-        raise ValueError from None
+    return _limited(int(number))
+
+
+def _limited(number: int) -> int:
+    if abs(number) >= _MOST:
+        raise ValueError
+    return number
 
 
 def _from_s(value: Any) -> int:
@@ -33,7 +44,7 @@ def _from_ms(value: Any) -> int:
 
 
 def _from_ns(value: Any) -> int:
-    return int(value) if type(value) is str and value.isdecimal() else _scaled(value, 1)
+    return _limited(int(value)) if type(value) is str and value.isdecimal() else _scaled(value, 1)
 
 
 @lru_cache(maxsize=64)
@@ -73,7 +84,7 @@ def to_tokens(value: Any) -> int:
         ValueError: It is not a whole number of at least 1.
     """
     tokens = int(value) if type(value) is str and value.isdecimal() else _whole(value)
-    if tokens < 1:
+    if not 0 < tokens <= _MOST_TOKENS:
         raise ValueError
     return tokens
 
