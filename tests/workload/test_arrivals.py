@@ -144,7 +144,7 @@ def test_a_seed_still_means_what_it_meant() -> None:
 
 
 def test_an_arrival_is_a_plain_tuple_with_defaults() -> None:
-    assert Arrival(1, 2, 3)[:6] == (1, 2, 3, None, 0, None, 16)
+    assert Arrival(1, 2, 3)[:6] == (1, 2, 3, None, 0, None)
     made = next(iter(open_workload({"requests": 1, "arrivals": PROCESSES[3], "lengths": FIXED}, seed=0)))
     assert type(made) is Arrival
     assert made == Arrival(0, 512, 64)
