@@ -4,7 +4,7 @@ Running requests come first, in order of admission: everybody who decodes gets o
 gets what is left of the token budget. If KV blocks lack, the last admitted requests lose theirs and go back to the
 front of the queue, to be computed again, and nobody is admitted in that iteration. Then waiting requests are admitted
 first come, first served, as long as the budget, ``max_num_seqs`` and the KV memory allow; the first one that does not
-fit stops the rest.
+fit stops the rest. What the prefix cache knows of a prompt is not computed again.
 
 Source: vLLM, ``vllm/v1/core/sched/scheduler.py`` (its behaviour); Kwon et al., SOSP 2023; Agrawal et al., OSDI 2024.
 
@@ -82,10 +82,12 @@ def admit_waiting(worker: Worker, batch: Batch, watermark: float) -> None:
     engine, kv = worker.engine, worker.kv
     while worker.waiting and len(worker.running) < engine.max_num_seqs:
         request = worker.waiting[0]
-        tokens = min(request.to_prefill, threshold(worker), engine.max_num_batched_tokens - batch.num_tokens)
-        gate = request.to_prefill if engine.scheduler_reserve_full_isl else tokens
+        cached, idle = kv.found(request)  # blocks in the prefix cache, and how many of them count as free now
+        left = request.to_prefill - cached * kv.block_size
+        tokens = min(left, threshold(worker), engine.max_num_batched_tokens - batch.num_tokens)
+        gate = request.to_prefill if engine.scheduler_reserve_full_isl else request.to_prefill - left + tokens
         spare = int(watermark * kv.total) if worker.running else 0
-        if tokens <= 0 or kv.blocks_for(gate) > kv.free - spare:
+        if tokens <= 0 or kv.blocks_for(gate) - cached + idle > kv.free - spare:
             break
         worker.admit(request)
         batch.add_prefill(request, tokens)

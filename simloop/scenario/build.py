@@ -98,7 +98,11 @@ def _worker(
         model=group.model,
         engine=group.spec.engine,
         timing=group.timing,
-        kv=KVBlocks(group.memory.num_blocks, group.spec.engine.block_size),
+        kv=KVBlocks(
+            group.memory.num_blocks,
+            group.spec.engine.block_size,
+            prefix_caching=group.spec.engine.enable_prefix_caching,
+        ),
         schedule=group.schedule.make(),
         policy_name=group.schedule.name,
         records=records,

@@ -39,6 +39,17 @@ class Batch:
     num_decodes: int = 0
     decode_context: int = 0
     decodes: bool = False
+    _padded_to: int | None = None
+
+    @property
+    def decode_context_min(self) -> int:
+        """Tokens that the decoding request with the shortest context attends to, with its new one."""
+        return self.worker.decoding.extremes[0] + 1 if self._padded_to is None else self._padded_to
+
+    @property
+    def decode_context_max(self) -> int:
+        """Tokens that the decoding request with the longest context attends to, with its new one."""
+        return self.worker.decoding.extremes[1] + 1 if self._padded_to is None else self._padded_to
 
     def add_decodes(self) -> None:
         """Give everybody in ``worker.decoding`` one token, and the KV blocks this takes.
@@ -54,6 +65,9 @@ class Batch:
         if needed:
             self.worker.kv.take(needed)
         self.decodes = True
+        if cohort._hashed:
+            for request in cohort.filling:
+                self.worker.kv.fill(request, request.computed + 1, self.worker.iterations)
         self.num_decodes = size
         self.decode_context = cohort._context_base + size * cohort.step + size
         self.num_tokens += size
@@ -76,6 +90,7 @@ class Batch:
         if missing > 0:
             self.worker.kv.take(missing)
             request._blocks += missing
+        self.worker.kv.fill(request, cached + tokens, self.worker.iterations)
         self.prefills.append((request, tokens))
         self.chunks.append((tokens, cached))
         self.num_tokens += tokens
@@ -92,6 +107,7 @@ class Batch:
         self.num_sequences += sequences - self.num_decodes
         self.num_decodes = sequences
         self.decode_context = sequences * context
+        self._padded_to = context
 
     def __bool__(self) -> bool:
         return self.num_tokens > 0

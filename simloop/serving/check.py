@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from simloop.errors import SimulationError
 from simloop.serving.batch import Batch
-from simloop.serving.request import Phase
+from simloop.serving.request import Phase, Request
 
 if TYPE_CHECKING:
     from simloop.serving.worker import Worker
@@ -22,10 +22,12 @@ def check_worker(worker: Worker, batch: Batch) -> None:
     """
     decoding = [request for request in worker.running if request.phase is Phase.DECODING]
     found = {
-        "KV blocks held": (sum(request.blocks for request in worker.running), worker.kv.used),
+        "KV blocks held": (sum(request.blocks for request in worker.running) - _shared(worker), worker.kv.used),
+        "free KV blocks": (_free(worker), worker.kv.free),
         "free KV blocks below zero": (min(worker.kv.free, 0), 0),
         "decoding requests": (len(decoding), len(worker.decoding)),
         "stored tokens of decoding requests": (sum(request.computed for request in decoding), worker.decoding.context),
+        "shortest and longest context": (_extremes(decoding), worker.decoding.extremes if decoding else (0, 0)),
         "blocks needed next": (_needed(worker), worker.decoding.blocks_needed),
         "requests being prefilled": (
             sum(request.phase is Phase.PREFILLING for request in worker.running),
@@ -37,6 +39,26 @@ def check_worker(worker: Worker, batch: Batch) -> None:
     for what, (walked, booked) in found.items():
         if walked != booked:
             raise SimulationError(f"invariant broken on {worker.name}: {what}: {walked} counted, {booked} booked")
+
+
+def _extremes(decoding: list[Request]) -> tuple[int, int]:
+    stored = [request.computed for request in decoding]
+    return min(stored, default=0), max(stored, default=0)
+
+
+def _shared(worker: Worker) -> int:
+    """Return how often blocks of the prefix cache are counted more than once."""
+    cache = worker.kv.cache
+    return (
+        0
+        if cache is None
+        else sum(block.users - 1 for block in {block for table in cache.tables.values() for block in table})
+    )
+
+
+def _free(worker: Worker) -> int:
+    cache = worker.kv.cache
+    return worker.kv.free if cache is None else sum(cache.free.values())
 
 
 def _needed(worker: Worker) -> int:

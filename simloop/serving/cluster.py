@@ -94,6 +94,7 @@ class Cluster:
             arrival.session,
             arrival.priority,
             arrival.hash_ids,
+            arrival.hash_block_size,
         )
         self.arrived += 1
         self._start(request)

@@ -8,6 +8,7 @@ Joining, leaving and finishing cost O(1); an iteration in which nobody does cost
 from __future__ import annotations
 
 from collections.abc import Iterable
+from heapq import heappop, heappush
 
 import attrs
 
@@ -32,6 +33,8 @@ class Cohort:
     _context_base: int = 0
     _crossing: list[int] = attrs.field(init=False)
     _finishing: dict[int, dict[Request, None]] = attrs.Factory(dict)
+    _hashed: dict[int, dict[Request, None]] = attrs.Factory(dict)
+    _extremes: tuple[_Lowest, _Lowest] | None = None
 
     def __attrs_post_init__(self) -> None:
         # _crossing[r] counts the members with (context - step) % block_size == r: a block is full at r == -step.
@@ -50,6 +53,25 @@ class Cohort:
         """New KV blocks that the next iteration takes: one for each member whose last block is full."""
         return self._crossing[-self.step % self.block_size]
 
+    @property
+    def filling(self) -> Iterable[Request]:
+        """Members with block hashes whose last block is full after the next iteration."""
+        return self._hashed.get((-self.step - 1) % self.block_size, ())
+
+    @property
+    def extremes(self) -> tuple[int, int]:
+        """Stored tokens of the member that has the fewest and of the one that has the most; kept up once asked for."""
+        if self._extremes is None:
+            self._extremes = _Lowest(self, 1), _Lowest(self, -1)
+            for request in (request for bucket in self._finishing.values() for request in bucket):
+                self._rank(request)
+        shortest, longest = self._extremes
+        return shortest.offset() + self.step, self.step - longest.offset()
+
+    def _rank(self, request: Request) -> None:
+        for ranking in self._extremes or ():
+            ranking.add(request)
+
     def join(self, request: Request) -> None:
         """Take in a request that has just got a token and wants ``output_tokens - generated`` more."""
         offset = request._computed - self.step
@@ -57,6 +79,8 @@ class Cohort:
         self._context_base += offset
         if not request._reserved:
             self._crossing[offset % self.block_size] += 1
+        if request._keys is not None and len(request._keys) > request._computed // self.block_size:
+            self._hashed.setdefault(offset % self.block_size, {})[request] = None
         request._joined = self.step
         last_step = self.step + request.output_tokens - request._generated
         bucket = self._finishing.get(last_step)
@@ -65,6 +89,8 @@ class Cohort:
         else:
             bucket[request] = None
         request._cohort = self
+        if self._extremes is not None:
+            self._rank(request)
 
     def leave(self, request: Request) -> None:
         """Let a request go before its end (preempted, paused, moved), with what it has reached."""
@@ -92,7 +118,34 @@ class Cohort:
         self._context_base -= offset
         if not request._reserved:
             self._crossing[offset % self.block_size] -= 1
+        if request._keys is not None and self._hashed:
+            self._hashed.get(offset % self.block_size, {}).pop(request, None)
         request._cohort = None
         request._computed += done
         request._generated += done
         request._blocks = blocks
+
+
+@attrs.define(eq=False)
+class _Lowest:
+    """The member with the lowest offset (context at joining less the step then), or the highest with a sign of -1.
+
+    A heap whose dead entries are dropped when they surface.
+    """
+
+    cohort: Cohort
+    sign: int
+    _heap: list[tuple[int, int, Request]] = attrs.Factory(list)
+    _serial: int = 0
+
+    def add(self, request: Request) -> None:
+        self._serial += 1
+        heappush(self._heap, (self.sign * (request._computed - request._joined), self._serial, request))
+
+    def offset(self) -> int:
+        heap = self._heap
+        while True:
+            offset, _, request = heap[0]
+            if request._cohort is self.cohort and self.sign * (request._computed - request._joined) == offset:
+                return offset
+            heappop(heap)

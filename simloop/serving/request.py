@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any
 
 import attrs
+
+from simloop.errors import InputError
 
 if TYPE_CHECKING:
     from simloop.serving.cohort import Cohort
@@ -48,7 +51,8 @@ class Request:
         output_tokens: Tokens to generate; the engine stops exactly there.
         session: Name of the conversation it belongs to, if any.
         priority: Lower is more urgent, as in vLLM.
-        hash_ids: Block hashes of the prompt, where the trace gives them.
+        hash_ids: Block hashes of the prompt, and of the output where known, if the trace gives them.
+        hash_block_size: Tokens that one of them stands for.
         phase: Where it is now.
         worker: The worker it was last given to.
         scheduled_ns: When a worker first admitted it; -1 before.
@@ -65,6 +69,7 @@ class Request:
     session: Any = None
     priority: int = 0
     hash_ids: Any = None
+    hash_block_size: int = 16
     phase: Phase = Phase.ROUTING
     status: int = Status.UNFINISHED
     worker: Worker | None = None
@@ -81,6 +86,7 @@ class Request:
     _reserved: bool = False
     _joined: int = 0
     _segment_ns: int = -1
+    _keys: tuple[Hashable, ...] | None = None
 
     @property
     def generated(self) -> int:
@@ -93,6 +99,16 @@ class Request:
         """Tokens whose keys and values are stored."""
         cohort = self._cohort
         return self._computed if cohort is None else self._computed + cohort.step - self._joined
+
+    def block_keys(self, block_size: int) -> tuple[Hashable, ...]:
+        """Return one key for each full block of the prompt, and of the output as far as its hashes are known.
+
+        Raises:
+            InputError: Blocks of the engine do not divide the blocks that the hashes stand for.
+        """
+        if self._keys is None:
+            self._keys = _block_keys(self.hash_ids or (), self.hash_block_size, block_size, self.total_tokens)
+        return self._keys
 
     @property
     def to_prefill(self) -> int:
@@ -120,3 +136,14 @@ class Request:
     def __repr__(self) -> str:
         out = f"{self.generated} of {self.output_tokens} out"
         return f"<Request {self.id}: {self.prompt_tokens} in, {out}, {self.phase.value}>"
+
+
+def _block_keys(hashes: Sequence[Hashable], per_hash: int, block_size: int, tokens: int) -> tuple[Hashable, ...]:
+    if per_hash == block_size:
+        return tuple(hashes[: tokens // block_size])
+    if per_hash % block_size:
+        raise InputError(
+            f"block hashes stand for {per_hash} tokens each, which blocks of {block_size} tokens do not divide"
+        )
+    parts = range(per_hash // block_size)
+    return tuple((key, part) for key in hashes for part in parts)[: tokens // block_size]

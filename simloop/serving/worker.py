@@ -222,8 +222,7 @@ class Worker:
         if request.phase is not Phase.WAITING:
             self.running.pop(request, None)
             self._listened.pop(request, None)
-            self.kv.give_back(request._blocks)
-            request._blocks = 0
+            self._free_blocks(request)
         request.status = status
         request.reason = reason
         request.phase = Phase.DONE
@@ -286,10 +285,13 @@ class Worker:
         """
         if request.phase is not Phase.WAITING or request.worker is not self:
             raise PolicyError(f"{request!r} was admitted on {self.name}, where it does not wait")
+        known = self.kv.admit(request)
+        request._blocks = known
+        request._computed = known * self.kv.block_size
         if reserve_tokens:
-            blocks = self.kv.blocks_for(reserve_tokens)
-            self.kv.take(blocks)
-            request._blocks = blocks
+            more = self.kv.blocks_for(reserve_tokens) - known
+            self.kv.take(more)
+            request._blocks += more
             request._reserved = True
         if self.waiting[0] is request:
             self.waiting.popleft()
@@ -309,8 +311,7 @@ class Worker:
             PolicyError: It does not run here.
         """
         self._stop(request, "preempted")
-        self.kv.give_back(request._blocks)
-        request._blocks = 0
+        self._free_blocks(request)
         request._computed = 0
         request._reserved = False
         request.phase = Phase.WAITING
@@ -385,6 +386,10 @@ class Worker:
         self.prefilling.pop(request, None)
         self.paused.pop(request, None)
         del self.running[request]
+
+    def _free_blocks(self, request: Request) -> None:
+        self.kv.release(request, request._blocks)
+        request._blocks = 0
 
     def _drop(self, request: Request, reason: str, time_ns: int) -> None:
         if request.phase is Phase.WAITING:

@@ -20,7 +20,8 @@ class Arrival(NamedTuple):
         session: Name of the conversation it belongs to, if the trace tells.
         priority: Lower is more urgent, as in vLLM.
         hash_ids: One number for each block of the prompt, equal where the whole prefix up to it is equal, if the
-            trace tells (Mooncake: blocks of 512 tokens, the last one partly filled).
+            trace tells; the output's blocks may follow where they are known.
+        hash_block_size: Tokens in one of these blocks (Mooncake: 512, the last one partly filled).
     """
 
     arrival_ns: int
@@ -29,11 +30,12 @@ class Arrival(NamedTuple):
     session: str | None = None
     priority: int = 0
     hash_ids: tuple[int, ...] | None = None
+    hash_block_size: int = 16
 
 
 def arrivals_from_columns(
     times_ns: Iterable[int], prompt_tokens: Iterable[int], output_tokens: Iterable[int]
 ) -> Iterator[Arrival]:
     """Return the arrivals of three columns, as many as the shortest has; not one line of Python runs per request."""
-    rows = zip(times_ns, prompt_tokens, output_tokens, repeat(None), repeat(0), repeat(None), strict=False)
+    rows = zip(times_ns, prompt_tokens, output_tokens, repeat(None), repeat(0), repeat(None), repeat(16), strict=False)
     return map(partial(tuple.__new__, Arrival), rows)

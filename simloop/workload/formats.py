@@ -31,6 +31,7 @@ class Layout:
         session: Column of the conversation's name.
         priority: Column of the priority.
         hash_ids: Column of the block hashes.
+        hash_block_size: Tokens that one block hash stands for.
     """
 
     format: str
@@ -42,6 +43,7 @@ class Layout:
     session: str | None = None
     priority: str | None = None
     hash_ids: str | None = None
+    hash_block_size: int = 16
 
     @property
     def names(self) -> list[str | None]:
@@ -88,6 +90,7 @@ FORMATS: tuple[Layout, ...] = (
         input="input_length",
         output="output_length",
         hash_ids="hash_ids",
+        hash_block_size=512,
     ),
     attrs.evolve(_LLMSERVINGSIM, hash_ids=None),
     attrs.evolve(_LLMSERVINGSIM, syntax="jsonl"),

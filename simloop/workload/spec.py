@@ -75,6 +75,7 @@ class TraceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         rate_scale: How much faster than recorded: 2 halves every time.
         limit: Most requests to take.
         offset: Requests to skip first; times then count from the first that is kept.
+        hash_block_size: Tokens that one block hash stands for; 512 for ``mooncake`` and 16 for others if not given.
     """
 
     path: _Name
@@ -83,6 +84,7 @@ class TraceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     rate_scale: _Positive = 1.0
     limit: _Count | None = None
     offset: Annotated[int, Meta(ge=0)] = 0
+    hash_block_size: _Count | None = None
 
     def __post_init__(self) -> None:
         _check_columns(self.format, self.columns)

@@ -81,9 +81,10 @@ class Trace:
         line = 0
         for line, row in islice(self.layout.rows(self.path), offset, None if limit is None else offset + limit):
             try:
-                values = time(row[0]), prompt(row[1]), output(row[2])
+                values: tuple[Any, ...] = time(row[0]), prompt(row[1]), output(row[2])
                 if not plain:
                     values += tuple(read(value) for read, value in zip(optional, row[3:], strict=True))
+                    values += (self.layout.hash_block_size,)
             except (ValueError, OverflowError):
                 raise self._error(line, row, fields) from None
             yield line, values
@@ -152,6 +153,9 @@ def open_trace(
         InputError: It cannot be read, has no request, or its first request cannot be used.
     """
     path = Path(base_dir or ".", str(spec.path)).expanduser()
-    trace = Trace(path, find_layout(path, spec.format, spec.columns, times=times, lengths=lengths))
+    layout = find_layout(path, spec.format, spec.columns, times=times, lengths=lengths)
+    if isinstance(spec, TraceSpec) and spec.hash_block_size is not None:
+        layout = attrs.evolve(layout, hash_block_size=spec.hash_block_size)
+    trace = Trace(path, layout)
     next(trace.arrivals(offset=spec.offset if isinstance(spec, TraceSpec) else 0))
     return trace

@@ -22,10 +22,12 @@ class Ref:
     output: int
     computed: int = 0
     generated: int = 0
-    blocks: int = 0
+    hashes: tuple[int, ...] = ()
+    table: list[int] = field(default_factory=list)
     preemptions: int = 0
     scheduled_ns: int = -1
     decoding: bool = False
+    cached_tokens: int = 0
     token_ns: list[int] = field(default_factory=list)
 
     @property
@@ -49,20 +51,58 @@ class Setting:
         return (tokens + self.block_size - 1) // self.block_size
 
 
+@dataclass
+class Pool:
+    """Physical blocks by number: who is free, in which order, and what each was filled with."""
+
+    free: list[int]
+    hash_of: dict[int, int] = field(default_factory=dict)
+    known: dict[int, list[int]] = field(default_factory=dict)
+    users: dict[int, int] = field(default_factory=dict)
+
+    def take(self) -> int:
+        """Take the oldest free block and forget what it held."""
+        block = self.free.pop(0)
+        if block in self.hash_of:
+            key = self.hash_of.pop(block)
+            self.known[key].remove(block)
+        self.users[block] = 1
+        return block
+
+    def give_back(self, table: list[int]) -> None:
+        """Free a request's blocks, its last one first."""
+        for block in reversed(table):
+            self.users[block] -= 1
+            if self.users[block] == 0:
+                self.free.append(block)
+
+    def share(self, block: int) -> None:
+        """Hold a block that is known already."""
+        if self.users[block] == 0:
+            self.free.remove(block)
+        self.users[block] += 1
+
+    def name(self, block: int, key: int) -> None:
+        """Remember what a full block holds."""
+        if block not in self.hash_of:
+            self.hash_of[block] = key
+            self.known.setdefault(key, []).append(block)
+
+
 Step = list[tuple[Ref, int]]
-Scheduler = Callable[[list[Ref], list[Ref], Setting, int], tuple[Step, bool]]
-"""waiting, running, setting, now -> what runs, and whether the scheduler wants to be asked again at once."""
+Scheduler = Callable[[list[Ref], list[Ref], Setting, Pool, int], tuple[Step, bool]]
+"""waiting, running, setting, blocks, now -> what runs, and whether the scheduler wants to be asked again at once."""
 
 
 def run(requests: Sequence[Ref], setting: Setting, scheduler: Scheduler, price: Price) -> None:
     """Serve the requests; their fields hold the result."""
-    now, todo = 0, list(requests)
+    now, todo, pool = 0, list(requests), Pool(list(range(setting.total_blocks)))
     waiting: list[Ref] = []
     running: list[Ref] = []
     while todo or waiting or running:
         while todo and todo[0].arrival_ns <= now:
             waiting.append(todo.pop(0))
-        step, again = scheduler(waiting, running, setting, now)
+        step, again = scheduler(waiting, running, setting, pool, now)
         if not step:
             if again:
                 continue
@@ -77,8 +117,11 @@ def run(requests: Sequence[Ref], setting: Setting, scheduler: Scheduler, price: 
                 request.token_ns.append(now)
         for request in [r for r in running if r.generated == r.output]:
             running.remove(request)
-            request.blocks = 0
-        assert sum(r.blocks for r in running) <= setting.total_blocks
+            pool.give_back(request.table)
+            request.table = []
+        held = {block for r in running for block in r.table}
+        assert len(held) + len(pool.free) == setting.total_blocks
+        assert not held & set(pool.free)
 
 
 def _price(step: Step, price: Price) -> int:
@@ -88,11 +131,29 @@ def _price(step: Step, price: Price) -> int:
     return price(chunks, len(decodes), context, sum(tokens for _, tokens in step), len(step))
 
 
-def _free(running: list[Ref], setting: Setting) -> int:
-    return setting.total_blocks - sum(r.blocks for r in running)
+def _grow(request: Ref, tokens: int, setting: Setting, pool: Pool) -> bool:
+    """Give a request the blocks for so many tokens, if there are enough; name those that are full."""
+    need = setting.blocks_for(tokens) - len(request.table)
+    if need > len(pool.free):
+        return False
+    request.table.extend(pool.take() for _ in range(need))
+    for block, key in zip(request.table[: tokens // setting.block_size], request.hashes, strict=False):
+        pool.name(block, key)
+    return True
 
 
-def vllm(waiting: list[Ref], running: list[Ref], setting: Setting, now: int) -> tuple[Step, bool]:
+def _found(request: Ref, setting: Setting, pool: Pool) -> list[int]:
+    """Return the known blocks of the longest prefix of a request, which may not be all of it."""
+    found: list[int] = []
+    for key in request.hashes[: (request.reached - 1) // setting.block_size]:
+        blocks = pool.known.get(key)
+        if not blocks:
+            break
+        found.append(blocks[0])
+    return found
+
+
+def vllm(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, now: int) -> tuple[Step, bool]:
     """vLLM V1, read from its description line by line."""
     budget, step, preempted = setting.max_num_batched_tokens, [], False
     index = 0
@@ -100,13 +161,10 @@ def vllm(waiting: list[Ref], running: list[Ref], setting: Setting, now: int) -> 
         request = running[index]
         tokens = min(request.reached - request.computed, setting.threshold or 10**9, budget)
         gone = False
-        while True:
-            need = setting.blocks_for(request.computed + tokens) - request.blocks
-            if need <= _free(running, setting):
-                request.blocks += need
-                break
+        while not _grow(request, request.computed + tokens, setting, pool):
             victim = running.pop()
-            victim.blocks, victim.computed, victim.decoding = 0, 0, False
+            pool.give_back(victim.table)
+            victim.table, victim.computed, victim.decoding = [], 0, False
             victim.preemptions += 1
             waiting.insert(0, victim)
             preempted = True
@@ -120,13 +178,20 @@ def vllm(waiting: list[Ref], running: list[Ref], setting: Setting, now: int) -> 
         index += 1
     while waiting and not preempted and len(running) < setting.max_num_seqs and budget > 0:
         request = waiting[0]
-        tokens = min(request.reached, setting.threshold or 10**9, budget)
-        gate = request.reached if setting.full_isl else tokens
+        found = _found(request, setting, pool)
+        cached = len(found) * setting.block_size
+        tokens = min(request.reached - cached, setting.threshold or 10**9, budget)
+        gate = request.reached if setting.full_isl else cached + tokens
+        idle = sum(pool.users[block] == 0 for block in found)
         spare = int(setting.watermark * setting.total_blocks) if running else 0
-        if setting.blocks_for(gate) > _free(running, setting) - spare:
+        if setting.blocks_for(gate) - len(found) + idle > len(pool.free) - spare:
             break
         waiting.pop(0)
-        request.blocks = setting.blocks_for(tokens)
+        for block in found:
+            pool.share(block)
+        request.table, request.computed = list(found), cached
+        request.cached_tokens += cached
+        _grow(request, cached + tokens, setting, pool)
         if request.scheduled_ns < 0:
             request.scheduled_ns = now
         running.append(request)
@@ -135,16 +200,16 @@ def vllm(waiting: list[Ref], running: list[Ref], setting: Setting, now: int) -> 
     return step, preempted
 
 
-def orca(waiting: list[Ref], running: list[Ref], setting: Setting, now: int) -> tuple[Step, bool]:
+def orca(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, now: int) -> tuple[Step, bool]:
     """Whole prompts, everything reserved."""
     step: Step = [(r, 1) for r in running]
     while waiting and len(running) < setting.max_num_seqs:
         request = waiting[0]
-        blocks = setting.blocks_for(request.prompt + request.output - 1)
-        if blocks > _free(running, setting):
+        if setting.blocks_for(request.prompt + request.output - 1) > len(pool.free):
             break
         waiting.pop(0)
-        request.blocks, request.scheduled_ns = blocks, now
+        _grow(request, request.prompt + request.output - 1, setting, pool)
+        request.scheduled_ns = now
         running.append(request)
         step.append((request, request.prompt))
     return step, False

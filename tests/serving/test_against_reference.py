@@ -13,6 +13,7 @@ from tests.serving import reference
 from tests.serving.world import make_cluster, price_ns, serve, token_times
 
 Arrivals = list[tuple[int, int, int]]
+Hashes = list[tuple[int, ...]]
 
 
 @st.composite
@@ -57,20 +58,29 @@ def engine_of(setting: reference.Setting) -> Engine:
     )
 
 
-def compare(rows: Arrivals, setting: reference.Setting, policy: str, params: dict[str, Any] | None = None) -> int:
-    """Run both, assert that they agree, and return how many preemptions there were."""
-    slow = [reference.Ref(i, *row) for i, row in enumerate(rows)]
+def compare(
+    rows: Arrivals,
+    setting: reference.Setting,
+    policy: str,
+    params: dict[str, Any] | None = None,
+    hashes: Hashes | None = None,
+) -> tuple[int, int]:
+    """Run both, assert that they agree, and return how many preemptions and tokens from the prefix cache there were."""
+    keys = hashes or [()] * len(rows)
+    slow = [reference.Ref(i, *row, hashes=key) for i, (row, key) in enumerate(zip(rows, keys, strict=True))]
     reference.run(slow, setting, getattr(reference, policy), price_ns)
     cluster = make_cluster(schedule=policy, params=params, engine=engine_of(setting), blocks=setting.total_blocks)
-    fast, times = serve(cluster, rows), token_times(cluster)
+    fast, times = serve(cluster, rows, keys, setting.block_size), token_times(cluster)
     for mine, theirs in zip(fast, slow, strict=True):
         assert times[mine.id] == theirs.token_ns
         assert mine.scheduled_ns == theirs.scheduled_ns
         assert mine.preemptions == theirs.preemptions
         assert (mine.first_token_ns, mine.finish_ns) == (theirs.token_ns[0], theirs.token_ns[-1])
         assert mine.generated == theirs.output
-    assert cluster.workers[0].kv.used == 0
-    return sum(request.preemptions for request in slow)
+    kv, found = cluster.workers[0].kv, sum(request.cached_tokens for request in slow)
+    assert kv.used == 0
+    assert found == (kv.cache.hits if kv.cache else 0)
+    return sum(request.preemptions for request in slow), found
 
 
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
@@ -88,7 +98,40 @@ def test_orca(scenario: tuple[Arrivals, reference.Setting]) -> None:
 
 def test_the_scenarios_reach_preemption() -> None:
     setting = reference.Setting(max_num_seqs=8, max_num_batched_tokens=64, block_size=4, total_blocks=20)
-    assert compare([(i, 15, 40) for i in range(8)], setting, "vllm") > 3
+    preemptions, _ = compare([(i, 15, 40) for i in range(8)], setting, "vllm")
+    assert preemptions > 3
+
+
+@st.composite
+def prefixes(draw: st.DrawFn) -> tuple[Arrivals, reference.Setting, Hashes]:
+    """Scenarios whose requests share prefixes: each continues a random stretch of an earlier one."""
+    rows, setting = draw(scenarios())
+    hashes: Hashes = []
+    for index, (_, prompt, output) in enumerate(rows):
+        blocks = (prompt + output) // setting.block_size
+        parent: tuple[int, ...] = ()
+        continues: bool = draw(st.booleans())
+        if hashes and continues:
+            parent = hashes[draw(st.integers(0, index - 1))]
+        shared = parent[: draw(st.integers(0, blocks))]
+        own = tuple(1000 * (index + 1) + number for number in range(blocks - len(shared)))
+        hashes.append((shared + own)[: draw(st.sampled_from([blocks, prompt // setting.block_size]))])
+    return rows, setting, hashes
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(prefixes())
+def test_vllm_with_prefix_caching(scenario: tuple[Arrivals, reference.Setting, Hashes]) -> None:
+    rows, setting, hashes = scenario
+    compare(rows, setting, "vllm", {"watermark": setting.watermark} if setting.watermark else None, hashes)
+
+
+def test_the_scenarios_reach_eviction_and_sharing() -> None:
+    setting = reference.Setting(max_num_seqs=3, max_num_batched_tokens=64, block_size=4, total_blocks=24)
+    family = [tuple(range(1000 * (i % 3), 1000 * (i % 3) + 12)) for i in range(12)]
+    preemptions, found = compare([(i, 40, 12) for i in range(12)], setting, "vllm", hashes=family)
+    assert preemptions > 0
+    assert found > 100
 
 
 @pytest.mark.parametrize("threshold", [0, 3])

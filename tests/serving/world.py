@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -96,9 +96,19 @@ def make_cluster(
     )
 
 
-def serve(cluster: Cluster, arrivals: Iterable[tuple[int, int, int]], *, seed: int = 0) -> list[Request]:
+def serve(
+    cluster: Cluster,
+    arrivals: Sequence[tuple[int, int, int]],
+    hashes: Sequence[tuple[int, ...]] | None = None,
+    hash_block_size: int = 16,
+) -> list[Request]:
     """Serve ``(arrival_ns, prompt, output)`` requests to the end; return them in order of arrival."""
-    simloop.run(cluster.serve([Arrival(*arrival) for arrival in arrivals]), seed=seed)
+    keys = hashes or [()] * len(arrivals)
+    workload = [
+        Arrival(*row, hash_ids=key or None, hash_block_size=hash_block_size)
+        for row, key in zip(arrivals, keys, strict=True)
+    ]
+    simloop.run(cluster.serve(workload))
     records = cluster.records
     assert isinstance(records, Keep)
     return sorted(records.requests_seen, key=lambda request: request.id)
