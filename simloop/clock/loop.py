@@ -42,13 +42,14 @@ class VirtualLoop(UnsupportedMethods, Scheduling):
     __slots__ = ("_watch",)
 
     def __init__(self, *, seed: int = 0) -> None:
-        self._watch: Watch | None = None
+        self._watch: Watch | None = None  # before the rest, which asks for debug mode
         super().__init__()
         self.seed = seed
         self.notes: list[Callable[[], str]] = []
         self.stall_after = 5_000_000
         self._asyncgens = OrderedWeakSet()
         self._task_serial = 0
+        self._once = True
 
     def next_task_serial(self) -> int:
         """Return the number of the next task of this loop, from 1."""
@@ -116,17 +117,22 @@ class VirtualLoop(UnsupportedMethods, Scheduling):
         """
         before = current.loop
         current.loop = self
+        self._once = False
         try:
             super().run_forever()
         finally:
-            current.loop = before
+            self._once = True
             self._wake_ns = None
+            current.loop = before
 
     def _run_once(self) -> None:
-        """Run callbacks and timers until the loop is stopped: the whole engine, in one place for speed."""
-        ready, heap = self._ready, self._scheduled
+        """Run callbacks and timers until the loop is stopped: the whole engine, in one place for speed.
+
+        Called by itself, and not by :meth:`run_forever`, it runs what is ready, or else one timer.
+        """
+        ready, heap, once = self._ready, self._scheduled, self._once
         calls, limit = 0, self.stall_after
-        if self._stopping and not ready:
+        if not ready and (self._stopping or (once and not heap)):
             return
         while True:
             if ready:
@@ -138,6 +144,8 @@ class VirtualLoop(UnsupportedMethods, Scheduling):
                             handle._run()
                         else:
                             self._watch.run(handle)
+                del handle  # a task that is done must not live on in here
+                entry = task = call = None
             elif heap:
                 when_ns, _, task, call, context = entry = heappop(heap)
                 if task is not None:
@@ -164,7 +172,7 @@ class VirtualLoop(UnsupportedMethods, Scheduling):
                 raise DeadlockError(describe_deadlock(self))
             if calls > limit:
                 limit = self._suspect_stall(calls)
-            if self._stopping:
+            if self._stopping or once:
                 return
 
     def _suspect_stall(self, calls: int) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
-from asyncio import events
+from asyncio import events, format_helpers
 from collections.abc import Callable
 from typing import Any
 
@@ -40,9 +41,10 @@ class InlineThreads(LoopBase):
         """
         self._check_closed()
         self._check_caller(callback)
+        handle = Handle(callback, args, self, context)
         if self._debug:
             self._check_callback(callback, "call_soon_threadsafe")
-        handle = Handle(callback, args, self, context)
+            handle._source_traceback = format_helpers.extract_stack(sys._getframe(1))
         self._ready.append(handle)
         return handle
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from asyncio import events
-from asyncio.log import logger
+from asyncio import base_events, events
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -52,20 +51,22 @@ class Watch:
         if loop._debug:
             self._run_timed(handle)
         else:
-            handle._run()
             if self.tracer is None and self.trail_ns < 0:
                 loop._watch = None
+            handle._run()
+        del handle  # the frame may outlive the call, in a traceback: it must not hold on to a task that is done
 
     def _run_timed(self, handle: events.Handle) -> None:
         """Warn when a callback takes long: by the real clock, which is what the user waits for."""
         loop = self._loop
-        name = describe_callback(handle)
-        started = time.perf_counter()
         loop._current_handle = handle
+        started = time.perf_counter()
         try:
             handle._run()
         finally:
             loop._current_handle = None
         seconds = time.perf_counter() - started
         if seconds >= loop.slow_callback_duration:
-            logger.warning("Executing %s took %.3f seconds", name, seconds)
+            name = base_events._format_handle(handle)  # type: ignore[attr-defined]
+            base_events.logger.warning("Executing %s took %.3f seconds", name, seconds)  # type: ignore[attr-defined]
+        del handle  # as above
