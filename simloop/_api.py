@@ -171,10 +171,8 @@ class _Session:
             self.end_ns = now_ns()
 
     def _report(self, world: Cluster) -> None:
-        if self.progress is None or world.finished % 64:
-            return
         wall_s = time.monotonic()
-        if wall_s - self._told_s < 0.1:
+        if self.progress is None or wall_s - self._told_s < 0.1:
             return
         self._told_s = wall_s
         running = sum(len(worker.running) for worker in world.workers)

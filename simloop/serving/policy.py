@@ -156,9 +156,10 @@ def _bundled(name: str, kind: str) -> Path:
         )
     if name not in content_names("policies"):
         names = policy_names(kind)
+        bundled = f"bundled: {', '.join(names)}; " if names else ""
         raise InputError(
-            f"no {kind} policy is called {name!r}{did_you_mean(name, names)} (bundled: {', '.join(names)}; "
-            "your own: file.py:function or package.module:function)"
+            f"no {kind} policy is called {name!r}{did_you_mean(name, names)} "
+            f"({bundled}your own: file.py:function or package.module:function)"
         )
     return find_content("policies", name)
 
