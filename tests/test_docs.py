@@ -6,6 +6,7 @@ Blocks of one page share a namespace and a folder, top to bottom. A block after 
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
-    r"(?P<mark><!-- not run[^\n]*-->\n+)?```(?P<head>python|yaml)(?P<title>[^\n]*)\n(?P<code>.*?)^```", re.M | re.S
+    r"(?P<mark><!-- not run[^\n]*-->\n+)?```(?P<head>python|yaml|json|toml|csv)(?P<title>[^\n]*)\n(?P<code>.*?)^```", re.M | re.S
 )
 
 
@@ -30,8 +31,11 @@ def test_the_python_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch
     for line, match in blocks(page):
         title = re.search(r'title="([^"]+)"', match["title"])
         if title:  # a file that later blocks use
+            (tmp_path / title[1]).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / title[1]).write_text(match["code"], encoding="utf-8")
         if match["head"] == "python":
             code = compile("\n" * line + match["code"], str(page), "exec")
             if not match["mark"] and not title:
                 exec(code, namespace)
+            elif title and "__main__" in match["code"]:
+                runpy.run_path(title[1], run_name="__main__")
