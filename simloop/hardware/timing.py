@@ -19,6 +19,8 @@ class IterationShape(Protocol):
         chunks: One pair for each prompt chunk: its new tokens, and its tokens that already are in the KV cache.
         num_decodes: Requests that decode; each has one new token.
         decode_context: Tokens that these attend to, summed over them, each one's new token included.
+        decode_context_min: Tokens that the shortest of these attends to (0 without decodes).
+        decode_context_max: Tokens that the longest of these attends to (0 without decodes).
     """
 
     @property
@@ -31,6 +33,10 @@ class IterationShape(Protocol):
     def num_decodes(self) -> int: ...  # noqa: D102
     @property
     def decode_context(self) -> int: ...  # noqa: D102
+    @property
+    def decode_context_min(self) -> int: ...  # noqa: D102
+    @property
+    def decode_context_max(self) -> int: ...  # noqa: D102
 
 
 @attrs.frozen
@@ -42,16 +48,25 @@ class Shape:
     chunks: Sequence[tuple[int, int]]
     num_decodes: int
     decode_context: int
+    decode_context_min: int = 0
+    decode_context_max: int = 0
 
     @classmethod
     def decode(cls, batch: int, context: int) -> Shape:
         """Return ``batch`` requests that decode, each attending to ``context`` tokens."""
-        return cls(batch, batch, (), batch, batch * context)
+        return cls(batch, batch, (), batch, batch * context, context, context)
 
     @classmethod
     def prefill(cls, *prompts: int) -> Shape:
         """Return prompts of these lengths, each whole, in one iteration."""
         return cls(sum(prompts), len(prompts), tuple((tokens, 0) for tokens in prompts), 0, 0)
+
+    @classmethod
+    def mixed(cls, chunks: Sequence[tuple[int, int]], contexts: Sequence[int] = ()) -> Shape:
+        """Return prompt chunks, ``(new, cached)`` each, beside decodes that attend to so many tokens each."""
+        tokens, sequences = sum(new for new, _ in chunks) + len(contexts), len(chunks) + len(contexts)
+        shortest, longest = min(contexts, default=0), max(contexts, default=0)
+        return cls(tokens, sequences, tuple(chunks), len(contexts), sum(contexts), shortest, longest)
 
 
 @attrs.frozen

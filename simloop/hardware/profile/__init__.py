@@ -1,0 +1,19 @@
+"""Timing from measured kernels: layer profiles of a model, or tables of kernels by shape."""
+
+from simloop.hardware.profile.bundle import Bundle, load_bundle
+from simloop.hardware.profile.collectives import AllReduce, MeasuredAllReduce, RingLink
+from simloop.hardware.profile.domain import DomainWarning
+from simloop.hardware.profile.moe import Experts
+from simloop.hardware.profile.timing import MeasuredTime, ProfileTiming
+
+__all__ = [
+    "AllReduce",
+    "Bundle",
+    "DomainWarning",
+    "Experts",
+    "MeasuredAllReduce",
+    "MeasuredTime",
+    "ProfileTiming",
+    "RingLink",
+    "load_bundle",
+]

@@ -1,0 +1,85 @@
+"""All-reduce between the ranks of a tensor-parallel group."""
+
+from __future__ import annotations
+
+from typing import Annotated, Protocol
+
+import attrs
+import msgspec
+from msgspec import Meta
+
+from simloop.errors import InputError
+from simloop.hardware.profile.curve import Curve
+
+__all__ = ["AllReduce", "MeasuredAllReduce", "RingLink"]
+
+_GIB_PER_S = 2**30 / 1e9
+_Positive = Annotated[float, Meta(gt=0)]
+
+
+class AllReduce(Protocol):
+    """Prices an all-reduce."""
+
+    @property
+    def source(self) -> str:
+        """Where its times come from, in one line."""
+        ...
+
+    def all_reduce_ns(self, num_bytes: int, ranks: int) -> int:
+        """Return the time of reducing ``num_bytes`` over ``ranks`` ranks, nanoseconds."""
+        ...
+
+
+class RingLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A ring of equal links: ``2 (N - 1)`` hops of ``S / N`` bytes, and their reads and writes in memory.
+
+    The formula of LLMServingSim's network model (ASTRA-sim, analytical).
+
+    Attributes:
+        bandwidth_gib_s: Bandwidth of a link per direction, GiB/s (2^30 bytes, as that simulator counts).
+        latency_us: Latency of a hop.
+        memory_bandwidth_gb_s: Bandwidth at which the parts are read and written; ``None`` leaves that out.
+        fixed_ns: What each collective takes beyond that.
+    """
+
+    bandwidth_gib_s: _Positive
+    latency_us: Annotated[float, Meta(ge=0)] = 0.0
+    memory_bandwidth_gb_s: _Positive | None = None
+    fixed_ns: Annotated[float, Meta(ge=0)] = 27.0
+
+    @property
+    def source(self) -> str:
+        """Where its times come from, in one line."""
+        return f"ring of {self.bandwidth_gib_s:g} GiB/s links, {self.latency_us:g} us a hop"
+
+    def all_reduce_ns(self, num_bytes: int, ranks: int) -> int:
+        """Return the time of reducing ``num_bytes`` over ``ranks`` ranks, nanoseconds."""
+        share = num_bytes / ranks
+        hop = 1e3 * self.latency_us + share / (self.bandwidth_gib_s * _GIB_PER_S)
+        memory = 3 * share / self.memory_bandwidth_gb_s if self.memory_bandwidth_gb_s else 0.0
+        return int((ranks - 1) * (2 * hop + memory) + self.fixed_ns)
+
+
+@attrs.frozen
+class MeasuredAllReduce:
+    """Measured times by payload, for one number of ranks; see :func:`read_all_reduce`.
+
+    Attributes:
+        ranks: What it was measured for.
+        curve: Nanoseconds by bytes.
+        source: Where the measurements come from.
+    """
+
+    ranks: int
+    curve: Curve
+    source: str
+
+    def all_reduce_ns(self, num_bytes: int, ranks: int) -> int:
+        """Return the time of reducing ``num_bytes`` over ``ranks`` ranks, nanoseconds.
+
+        Raises:
+            InputError: It was measured for another number of ranks.
+        """
+        if ranks != self.ranks:
+            raise InputError(f"all-reduce was measured for {self.ranks} ranks, asked for were {ranks} ({self.source})")
+        return max(1, round(self.curve.at(num_bytes)))

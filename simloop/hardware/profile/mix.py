@@ -1,0 +1,137 @@
+"""A step as an attention table sees it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from math import inf
+
+import attrs
+
+from simloop.hardware.profile.attention import AttentionGrid
+from simloop.hardware.profile.domain import DomainWatch
+from simloop.hardware.profile.skew import SkewFit
+from simloop.hardware.timing import IterationShape
+
+__all__ = ["DecodeRow", "Mix"]
+
+
+@attrs.frozen
+class Mix:
+    """One prompt chunk and equal decoding requests, which stand for all that a step has.
+
+    Attributes:
+        chunk: Prompt tokens, summed over the chunks.
+        history: Tokens that these have in the KV cache already, summed likewise.
+        decodes: Requests with one new token; a chunk of one token counts here.
+        mean: Mean of their contexts before this token, rounded down.
+        shortest: The smallest of them.
+        longest: The largest of them.
+    """
+
+    chunk: int
+    history: int
+    decodes: int
+    mean: int
+    shortest: int
+    longest: int
+
+    @classmethod
+    def of(cls, shape: IterationShape) -> Mix:
+        """Merge the requests of a step."""
+        chunk, history, lone = 0, 0, []
+        for new, cached in shape.chunks:
+            if new > 1:
+                chunk, history = chunk + new, history + cached
+            else:
+                lone.append(cached)
+        decodes = shape.num_decodes
+        count, total = decodes + len(lone), shape.decode_context - decodes + sum(lone)
+        if count == 0:
+            return cls(chunk, history, 0, 0, 0, 0)
+        mean = total // count
+        if count == 1:
+            return cls(chunk, history, 1, mean, mean, mean)
+        if decodes:
+            lone += [shape.decode_context_min - 1, shape.decode_context_max - 1]
+        return cls(chunk, history, count, mean, min(lone), max(lone))
+
+
+class DecodeRow:
+    """Attention of so many decoding requests alone, by their context; it remembers between which points it was last.
+
+    The time at a context is ``base + rise * (context - low) / (high - low)``.
+
+    Args:
+        decodes: How many requests.
+        grid: The measurements.
+        skew: The correction for unequal contexts.
+        domain: Whom to tell when a context is longer than any measured one.
+    """
+
+    __slots__ = (
+        "_alpha",
+        "_alphas",
+        "_curve",
+        "_domain",
+        "_last",
+        "_longest_from",
+        "_longest_to",
+        "_rate_from",
+        "_rate_to",
+        "_top",
+        "base",
+        "decodes",
+        "high",
+        "low",
+        "rise",
+        "skewed",
+    )
+
+    def __init__(self, decodes: int, grid: AttentionGrid, skew: SkewFit | None, domain: DomainWatch) -> None:
+        self.decodes = decodes
+        self.skewed = skew is not None and decodes > 1
+        self._alphas = ([0.0], [0.0], [[0.0]]) if skew is None else skew.decode_alphas(decodes)
+        self._curve = grid.decode_curve(decodes)
+        self._domain, self._last = domain, grid.last_context
+        self.low, self.high, self.base, self.rise = self._segment(0)
+        self._top = self._segment(0)
+        self._alpha, self._rate_from, self._rate_to, self._longest_from, self._longest_to = 0.0, 0.0, 0.0, 0.0, 0.0
+
+    def move(self, context: int) -> None:
+        """Go to the two points around a context."""
+        self.low, self.high, self.base, self.rise = self._segment(context)
+
+    def _segment(self, context: int) -> tuple[int, int, float, float]:
+        points, values = self._curve.points, self._curve.values
+        if context > self._last:
+            self._domain.check("kv_decode", context, self._last)
+        if context < points[0] or len(points) == 1:
+            return 0, max(1, points[0]), values[0], 0.0
+        low = min(bisect_right(points, context), len(points) - 1) - 1
+        return points[low], points[low + 1], values[low], values[low + 1] - values[low]
+
+    def corrected(self, time: float, mean: int, shortest: int, longest: int) -> float:
+        """Return the time of unequal contexts from that of equal ones."""
+        rate = (mean - shortest) / (longest - shortest)
+        if not (self._rate_from < rate <= self._rate_to and self._longest_from < longest <= self._longest_to):
+            self._look_up_alpha(rate, longest)
+        alpha = self._alpha
+        if alpha == 0.0:
+            return time
+        low, high, base, rise = self._top
+        if not low <= longest < high:
+            low, high, base, rise = self._top = self._segment(longest)
+        more = base + rise * (longest - low) / (high - low) - time
+        return time + alpha * more if more > 0.0 else time
+
+    def _look_up_alpha(self, rate: float, longest: int) -> None:
+        rates, lengths, grid = self._alphas
+        row, column = bisect_left(rates, rate), bisect_left(lengths, longest)
+        self._alpha = grid[row][column]
+        self._rate_from, self._rate_to = _around(rates, row)
+        self._longest_from, self._longest_to = _around(lengths, column)
+
+
+def _around(edges: list[float], place: int) -> tuple[float, float]:
+    """Return the edges of a bin; the outermost reach to no end."""
+    return (edges[place - 1] if place else -inf), (edges[place] if place < len(edges) else inf)

@@ -1,0 +1,241 @@
+"""The time of an iteration out of measured layers, in two look-ups and a line between two points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from simloop.errors import InputError
+from simloop.hardware.profile.bundle import ONCE, TWICE, Bundle, load_bundle
+from simloop.hardware.profile.collectives import AllReduce
+from simloop.hardware.profile.curve import Curve
+from simloop.hardware.profile.domain import DomainWatch
+from simloop.hardware.profile.mix import DecodeRow, Mix
+from simloop.hardware.profile.moe import Experts
+from simloop.hardware.timing import IterationShape, OperatorTime
+from simloop.model import Model
+
+__all__ = ["MeasuredTime", "ProfileTiming"]
+
+_MEMO_SIZE = 1 << 16
+
+
+@attrs.frozen
+class MeasuredTime(OperatorTime):
+    """One line of an explanation, with where it comes from.
+
+    Attributes:
+        source: The measurements.
+        domain: What they cover, and what was asked.
+        inside: Whether the question lies within.
+    """
+
+    source: str = ""
+    domain: str = ""
+    inside: bool = True
+
+
+class ProfileTiming:
+    """A :class:`~simloop.hardware.TimingModel` of measured layers, composed as LLMServingSim 2.0 does it.
+
+    An iteration is: each dense layer at the number of tokens, attention in one look-up for the whole step (the chunks
+    of all prompts as one, decodes at the mean of their contexts, corrected for unequal ones), both times the number of
+    decoder blocks; embedding, last norm, ``lm_head`` and sampler once; two all-reduces a block if the model is split;
+    token ids to the host and back. Every look-up is cut to whole nanoseconds.
+
+    Args:
+        bundle: Layer profiles, or where they are (see :func:`load_bundle`).
+        model: The model: its number of blocks and its width.
+        tp: Degree of tensor parallelism.
+        all_reduce: What an all-reduce takes; needed if ``tp`` is larger than 1.
+        host_bandwidth_gb_s: Bandwidth of the host's memory for token ids, GB/s; ``None`` leaves the transfers out.
+        experts: The expert layer, where the bundle has one.
+        strict: Whether leaving the measured domain is an error; else it is a warning, once for each axis.
+
+    Raises:
+        InputError: The profiles are not right, or do not fit the model or the other arguments.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | Path,
+        model: Model,
+        *,
+        tp: int = 1,
+        all_reduce: AllReduce | None = None,
+        host_bandwidth_gb_s: float | None = 256.0,
+        experts: Experts | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, tp=tp)
+        self.model = model
+        self.domain = DomainWatch(self.bundle.source, strict)
+        self._tp = tp
+        self._all_reduce = all_reduce
+        self._host = host_bandwidth_gb_s
+        self._experts = experts
+        _check(self.bundle, tp, all_reduce, experts)
+        self._layers = model.num_layers
+        self._by_tokens: dict[int, int] = {}
+        self._by_sequences: dict[int, int] = {}
+        self._rows: dict[int, DecodeRow] = {}
+        self._row = self._add_row(1)
+
+    def iteration_ns(self, shape: IterationShape) -> int:
+        """Return the duration of one iteration, nanoseconds."""
+        tokens, sequences, decodes = shape.num_tokens, shape.num_sequences, shape.num_decodes
+        ns = self._by_tokens.get(tokens)
+        if ns is None:
+            ns = self._price_tokens(tokens)
+        head = self._by_sequences.get(sequences)
+        if head is None:
+            head = self._price_sequences(sequences)
+        if shape.chunks:
+            return ns + head + self._layers * self._mixed_ns(Mix.of(shape))
+        if not decodes:
+            return ns + head
+        row = self._row
+        if row.decodes != decodes:
+            row = self._row = self._rows.get(decodes) or self._add_row(decodes)
+        mean = shape.decode_context // decodes - 1
+        if not row.low <= mean < row.high:
+            row.move(mean)
+        time = row.base + row.rise * (mean - row.low) / (row.high - row.low)
+        if row.skewed:
+            longest = shape.decode_context_max - 1
+            if longest != mean:
+                time = row.corrected(time, mean, shape.decode_context_min - 1, longest)
+        return ns + head + self._layers * int(time)
+
+    def explain(self, shape: IterationShape) -> list[OperatorTime]:
+        """Return where the time of an iteration goes; the sum is :meth:`iteration_ns`.
+
+        Every line is a :class:`MeasuredTime`.
+        """
+        lines = [self._line(name, calls, curve, shape.num_tokens) for name, calls, curve in self._token_layers()]
+        if shape.num_decodes or shape.chunks:
+            lines.append(self._attention_line(Mix.of(shape)))
+        if self._experts is not None and self.bundle.moe is not None:
+            lines.append(self._expert_line(shape.num_tokens))
+        if self._tp > 1:
+            lines.append(self._all_reduce_line(shape.num_tokens))
+        heads = self.bundle.per_sequence.items()
+        lines += [self._line(name, 1, curve, shape.num_sequences) for name, curve in heads]
+        host = self._host_ns(shape.num_tokens)
+        return [*lines, MeasuredTime("token ids", 2, host, "memory", f"{self._host or 0:g} GB/s host memory")]
+
+    # -- by tokens and sequences -------------------------------------------------------------------------------
+
+    def _token_layers(self) -> list[tuple[str, int, Curve]]:
+        blocks = self._layers
+        return [
+            (name, 1 if name in ONCE else 2 * blocks if name in TWICE else blocks, curve)
+            for name, curve in self.bundle.dense.items()
+        ]
+
+    def _price_tokens(self, tokens: int) -> int:
+        ns = sum(calls * self._layer_ns(curve, "tokens", tokens) for _, calls, curve in self._token_layers())
+        if self._tp > 1:
+            ns += 2 * self._layers * self._all_reduce_ns(tokens)
+        if self._experts is not None:
+            ns += self._layers * self._experts_ns(tokens)
+        return _remember(self._by_tokens, tokens, ns + self._host_ns(tokens))
+
+    def _price_sequences(self, sequences: int) -> int:
+        curves = self.bundle.per_sequence.values() if sequences else ()
+        ns = sum(self._layer_ns(curve, "sequences", sequences) for curve in curves)
+        return _remember(self._by_sequences, sequences, ns)
+
+    def _layer_ns(self, curve: Curve, axis: str, point: int) -> int:
+        self.domain.check(axis, point, curve.last)
+        return max(1, int(curve.at(point)))
+
+    def _host_ns(self, tokens: int) -> int:
+        """Two ids of two bytes for each token in, one of four out."""
+        return 2 * int(4 * tokens / self._host) if self._host else 0
+
+    def _all_reduce_ns(self, tokens: int) -> int:
+        num_bytes = tokens * self.model.hidden_size * self.model.dtype_bytes
+        return 0 if self._all_reduce is None else self._all_reduce.all_reduce_ns(num_bytes, self._tp)
+
+    def _experts_ns(self, tokens: int) -> int:
+        if self._experts is None or self.bundle.moe is None:
+            return 0
+        local, activated = self._experts.balanced(tokens)
+        return max(1, int(self.bundle.moe.at(local, activated)))
+
+    # -- attention ---------------------------------------------------------------------------------------------
+
+    def _add_row(self, decodes: int) -> DecodeRow:
+        self.domain.check("n_decode", decodes, self.bundle.attention.decodes[-1])
+        row = self._rows[decodes] = DecodeRow(decodes, self.bundle.attention, self.bundle.skew, self.domain)
+        return row
+
+    def _mixed_ns(self, mix: Mix) -> int:
+        """Return one layer's attention of a step with prompts."""
+        grid, skew = self.bundle.attention, self.bundle.skew
+        self._check_mix(mix)
+        time = grid.at(mix.chunk, mix.history, mix.decodes, mix.mean)
+        if skew is not None and mix.decodes > 1 and mix.longest != mix.mean:
+            rate = (mix.mean - mix.shortest) / (mix.longest - mix.shortest)
+            alpha = skew.alpha(mix.chunk, mix.history, mix.decodes, rate, mix.longest)
+            upper = grid.at(mix.chunk, mix.history, mix.decodes, mix.longest) if alpha else time
+            if upper > time:
+                time += alpha * (upper - time)
+        return max(1, int(time))
+
+    def _check_mix(self, mix: Mix) -> bool:
+        grid = self.bundle.attention
+        axes = (
+            ("prefill_chunk", mix.chunk, grid.chunks[-1]),
+            ("kv_prefill", mix.history, grid.last_history),
+            ("n_decode", mix.decodes, grid.decodes[-1]),
+            ("kv_decode", mix.longest, grid.last_context),
+        )
+        for axis, value, last in axes:
+            self.domain.check(axis, value, last)
+        return all(value <= last for _, value, last in axes)
+
+    # -- explanations ------------------------------------------------------------------------------------------
+
+    def _line(self, name: str, calls: int, curve: Curve, point: int) -> MeasuredTime:
+        ns = calls * max(1, int(curve.at(point))) if point else 0
+        domain = f"{curve.first} to {curve.last}, asked {point}"
+        return MeasuredTime(name, calls, ns, "measured", self.bundle.source, domain, point <= curve.last)
+
+    def _attention_line(self, mix: Mix) -> MeasuredTime:
+        inside, calls = self._check_mix(mix), self._layers
+        grid = self.bundle.attention
+        domain = (
+            f"prefill_chunk to {grid.chunks[-1]}, asked {mix.chunk}; kv_prefill to {grid.last_history}, asked "
+            f"{mix.history}; n_decode to {grid.decodes[-1]}, asked {mix.decodes}; kv_decode to {grid.last_context}, "
+            f"asked {mix.mean} on average and at most {mix.longest}"
+        )
+        return MeasuredTime(
+            "attention", calls, calls * self._mixed_ns(mix), "measured", self.bundle.source, domain, inside
+        )
+
+    def _expert_line(self, tokens: int) -> MeasuredTime:
+        ns = self._layers * self._experts_ns(tokens)
+        return MeasuredTime("experts", self._layers, ns, "measured", self.bundle.source, f"asked {tokens} tokens")
+
+    def _all_reduce_line(self, tokens: int) -> MeasuredTime:
+        calls, source = 2 * self._layers, "" if self._all_reduce is None else self._all_reduce.source
+        return MeasuredTime("all_reduce", calls, calls * self._all_reduce_ns(tokens), "link", source)
+
+
+def _check(bundle: Bundle, tp: int, all_reduce: AllReduce | None, experts: Experts | None) -> None:
+    if bundle.tp != tp:
+        raise InputError(f"the profiles are of tp {bundle.tp}, asked for was tp {tp}", file=bundle.folder)
+    if tp > 1 and all_reduce is None:
+        raise InputError(f"tp {tp} needs to know what an all-reduce takes (a RingLink or a measured table)")
+    if bundle.moe is not None and experts is None:
+        raise InputError("has experts: say how many, and how many a token goes to", file=bundle.folder)
+
+
+def _remember(memo: dict[int, int], key: int, value: int) -> int:
+    if len(memo) >= _MEMO_SIZE:
+        memo.clear()
+    memo[key] = value
+    return value

@@ -1,0 +1,197 @@
+"""Layer profiles: against a slow reference, at the ends of what was measured, and read from bad files."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simloop.errors import InputError, SimulationError
+from simloop.hardware import Shape
+from simloop.hardware.profile import DomainWarning, Experts, MeasuredTime, ProfileTiming, RingLink, load_bundle
+from simloop.model import load_model
+from tests.hardware.profile_reference import Reference, rows
+from tests.hardware.profile_tables import BINS, write_bundle, write_csv
+
+MODEL = load_model("llama-3.1-8b")
+LAYERS = 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("profiles") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> Reference:
+    labels = BINS[0], BINS[1], BINS[2], ["kp=0", "kp<=512"]
+    names = ("n_label", "skew_rate_label", "kv_big_label", "kp_label")
+    bins = {}
+    for row in rows(folder / "tp1" / "skew_fit.csv"):
+        places = [known.index(row[name]) for name, known in zip(names, labels, strict=True)]
+        bins[int(row["pc"]), places[0], places[1], places[2], places[3]] = float(row["alpha"])
+    return Reference(folder / "tp1", LAYERS, bins, 0.0543)
+
+
+@pytest.fixture(scope="module")
+def timing(folder: Path) -> ProfileTiming:
+    return ProfileTiming(folder, MODEL)
+
+
+def shape(step: list[tuple[int, int]], *, decodes: int) -> Shape:
+    """Return a step whose first requests decode; the others are prompt chunks, also if they have one token left."""
+    return Shape.mixed(step[decodes:], [cached + 1 for _, cached in step[:decodes]])
+
+
+contexts = st.integers(0, 290)
+steps = st.tuples(
+    st.lists(contexts.map(lambda cached: (1, cached)), max_size=7),
+    st.lists(st.tuples(st.sampled_from([1, 2, 16, 31, 64]), st.integers(0, 60)), max_size=1),
+).filter(any)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(steps, min_size=1, max_size=5))
+def test_against_the_slow_reference(
+    reference: Reference, timing: ProfileTiming, sequence: list[tuple[list[tuple[int, int]], list[tuple[int, int]]]]
+) -> None:
+    """Cutting to whole nanoseconds may fall the other way where a float differs in its last digit: once a block."""
+    for decodes, chunks in sequence:
+        expected = reference.iteration_ns(decodes + chunks)
+        assert abs(timing.iteration_ns(shape(decodes + chunks, decodes=len(decodes))) - expected) <= LAYERS
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps)
+def test_an_explanation_adds_up(
+    timing: ProfileTiming, step: tuple[list[tuple[int, int]], list[tuple[int, int]]]
+) -> None:
+    asked = shape(step[0] + step[1], decodes=len(step[0]))
+    lines = timing.explain(asked)
+    assert abs(sum(line.ns for line in lines) - timing.iteration_ns(asked)) <= LAYERS
+    assert all(isinstance(line, MeasuredTime) and line.inside and line.source for line in lines)
+
+
+def test_beyond_the_measured_domain_it_warns_once_for_each_axis(folder: Path) -> None:
+    timing = ProfileTiming(folder, MODEL)
+    with pytest.warns(DomainWarning, match=r"kv_decode 399 is beyond the measured 300 of a card, vLLM 0.19.0 \(tp 1\)"):
+        timing.iteration_ns(Shape.decode(2, 400))
+    timing.iteration_ns(Shape.decode(2, 500))
+    with pytest.warns(DomainWarning, match="^tokens 200"), pytest.warns(DomainWarning, match="prefill_chunk 200"):
+        timing.iteration_ns(Shape.prefill(100, 100))
+    assert timing.domain.left == {"kv_decode": 399, "tokens": 200, "prefill_chunk": 200}
+    assert not all(line.inside for line in timing.explain(Shape.prefill(200)) if isinstance(line, MeasuredTime))
+
+
+@pytest.mark.filterwarnings("ignore::simloop.hardware.profile.DomainWarning")
+def test_beyond_the_measured_domain_lines_go_on(folder: Path) -> None:
+    timing = ProfileTiming(folder, MODEL)
+    near, far, farther = (timing.iteration_ns(Shape.decode(2, context)) for context in (301, 401, 501))
+    assert farther - far == pytest.approx(far - near, abs=2 * LAYERS)
+
+
+def test_strict_timing_refuses_to_leave(folder: Path) -> None:
+    timing = ProfileTiming(folder, MODEL, strict=True)
+    timing.iteration_ns(Shape.decode(2, 301))
+    with pytest.raises(SimulationError, match="n_decode 9 is beyond the measured 8"):
+        timing.iteration_ns(Shape.decode(9, 10))
+
+
+def test_skew_is_fitted_where_only_its_experiments_are_given(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b")
+    (folder / "tp1" / "skew_fit.csv").unlink()
+    header = "regime,n,nb,ratio,skew,pc,kp,kvs,kv_big,kv_mean,t_mean_us,t_max_us,t_skew_us,alpha"
+    experiments = [
+        ("pure", 2, 1, 0.5, 4.0, 0, 0, 100, 400, 250, 10.0, 20.0, 12.0, 0.2),
+        ("pure", 2, 1, 0.5, 4.0, 0, 0, 120, 480, 300, 10.0, 12.0, 11.0, 0.5),
+        ("pure", 2, 1, 0.5, 4.0, 0, 0, 200, 800, 500, 10.0, 10.0, 11.0, ""),
+    ]
+    write_csv(folder / "tp1" / "skew.csv", header, experiments)
+    skew = load_bundle(folder).skew
+    assert skew is not None
+    assert skew.alpha(0, 0, 2, 0.5, 400) == round((10 * 2 + 2 * 1) / (10 * 10 + 2 * 2), 4)
+    assert skew.alpha(0, 0, 4, 0.5, 400) == 0.0543
+
+
+def test_tables_may_be_gzipped_and_lie_in_the_folder_itself(
+    folder: Path, tmp_path: Path, timing: ProfileTiming
+) -> None:
+    for file in (folder / "tp1").iterdir():
+        with gzip.open(tmp_path / f"{file.name}.gz", "wb") as stream:
+            stream.write(file.read_bytes())
+    (tmp_path / "meta.yaml").write_bytes((folder / "meta.yaml").read_bytes())
+    asked = Shape.mixed([(20, 3)], [50, 60, 200])
+    assert ProfileTiming(tmp_path, MODEL).iteration_ns(asked) == timing.iteration_ns(asked)
+
+
+def test_a_split_model_pays_for_two_all_reduces_a_block(folder: Path, tmp_path: Path, timing: ProfileTiming) -> None:
+    (tmp_path / "tp2").symlink_to(folder / "tp1")
+    (tmp_path / "tp1").symlink_to(folder / "tp1")
+    (tmp_path / "meta.yaml").write_text((folder / "meta.yaml").read_text().replace("    1: {", "    2: {"))
+    link = RingLink(bandwidth_gib_s=16, latency_us=20, memory_bandwidth_gb_s=1597)
+    split = ProfileTiming(tmp_path, MODEL, tp=2, all_reduce=link)
+    asked, half = Shape.decode(2, 70), 2 * 4096 * 2 / 2
+    one = int(2 * (20_000 + half / (16 * 2**30 / 1e9)) + 3 * half / 1597 + 27)
+    assert split.iteration_ns(asked) - timing.iteration_ns(asked) == 2 * LAYERS * one
+    with pytest.raises(InputError, match="needs to know what an all-reduce takes"):
+        ProfileTiming(tmp_path, MODEL, tp=2)
+
+
+def test_experts_are_looked_up_by_tokens_and_activated_experts(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b")
+    plain = ProfileTiming(folder, MODEL).iteration_ns(Shape.decode(3, 70))
+    rows = [(1, 8, 50.0), (2, 8, 52.0), (2, 16, 130.0), (4, 16, 134.0)]
+    write_csv(folder / "tp1" / "moe.csv", "tokens,activated_experts,time_us", rows)
+    with pytest.raises(InputError, match="has experts: say how many"):
+        ProfileTiming(folder, MODEL)
+    moe = ProfileTiming(folder, MODEL, experts=Experts(count=64, per_token=4))
+    expected = ((52 + 2) + (132 - (52 + 2)) * 4 / 8) * 1000  # 3 tokens, 12 experts
+    assert moe.iteration_ns(Shape.decode(3, 70)) - plain == LAYERS * expected
+    assert Experts(count=64, per_token=4, ep=2).balanced(100) == (94, 32)
+
+
+BAD = [
+    ("dense", "time_us", "time", "no column 'time_us'; did you mean 'time'? (there are: layer, tokens, time)"),
+    ("dense", "qkv_proj", "qkv", "no layer 'qkv_proj' (there are: embedding"),
+    ("attention", "0,0,1,16,", "0,0,1,-16,", "line 2: kv_decode: expected a whole number that is not negative"),
+    ("skew_fit", "n<=2", "n<=3", "n_label: no bin 'n<=3'; did you mean"),
+    ("per_sequence", "lm_head,1,", "lm_head,1,9,", "line 2: has 4 cells, the header has 3"),
+]
+
+
+@pytest.mark.parametrize(("table", "old", "new", "message"), BAD)
+def test_bad_tables(tmp_path: Path, table: str, old: str, new: str, message: str) -> None:
+    file = write_bundle(tmp_path / "b") / "tp1" / f"{table}.csv"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        load_bundle(tmp_path / "b")
+    assert str(caught.value).startswith(f"{file}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cell", ["", "x", "nan", "inf", "0", "-1"])
+def test_bad_times(tmp_path: Path, cell: str) -> None:
+    folder = write_bundle(tmp_path / "b")
+    write_csv(folder / "tp1" / "dense.csv", "layer,tokens,time_us", [("o_proj", 1, cell)])
+    with pytest.raises(InputError, match="line 2: time_us: expected a time above zero, found"):
+        load_bundle(folder)
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder of measured kernels"):
+        load_bundle(tmp_path / "none")
+    folder = write_bundle(tmp_path / "b")
+    with pytest.raises(InputError, match="expected a folder tp4, found tp1"):
+        load_bundle(folder, tp=4)
+    (folder / "tp1" / "attention.csv").unlink()
+    with pytest.raises(InputError, match=r"has neither attention.csv nor attention.csv.gz"):
+        load_bundle(folder)
+    (folder / "meta.yaml").write_text("a: [")
+    with pytest.raises(InputError, match=r"meta.yaml: is not YAML"):
+        load_bundle(folder)
