@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from simloop.clock.base import current
 from simloop.clock.loop import VirtualLoop
@@ -25,6 +25,10 @@ def new_event_loop(*, seed: int = 0) -> VirtualLoop:
     return VirtualLoop(seed=seed)
 
 
+@overload
+def run(main: Coroutine[Any, Any, T] | Callable[[], Awaitable[T]], *, seed: int = 0, until: None = None) -> T: ...
+@overload
+def run(main: Coroutine[Any, Any, T] | Callable[[], Awaitable[T]], *, seed: int = 0, until: float) -> T | None: ...
 def run(
     main: Coroutine[Any, Any, T] | Callable[[], Awaitable[T]], *, seed: int = 0, until: float | None = None
 ) -> T | None:
@@ -38,8 +42,13 @@ def run(
     Raises:
         DeadlockError: Everybody waits, and nothing will ever happen.
         StallError: The clock does not move any more.
+        RuntimeError: An event loop is running in this thread already.
         KeyboardInterrupt: Ctrl-C was pressed; ``main`` was cancelled first.
     """
+    if asyncio._get_running_loop() is not None:
+        if inspect.iscoroutine(main):
+            main.close()
+        raise RuntimeError("simloop.run cannot be called from a running event loop")
     with asyncio.Runner(loop_factory=functools.partial(new_event_loop, seed=seed)) as runner:
         return runner.run(_run_main(main, until))
 
