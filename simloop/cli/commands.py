@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from simloop._version import __version__
-from simloop.cli import catalog, run, schema
+from simloop.cli import catalog, compare, run, schema
 from simloop.cli.console import say
 from simloop.errors import InputError, SimulationError
 
@@ -82,6 +82,7 @@ def _simloop(
 
 
 app.command()(run.run)
+app.command()(compare.compare)
 app.command()(catalog.devices)
 app.command()(catalog.models)
 app.command()(catalog.policies)
