@@ -3,7 +3,9 @@
 from simloop.hardware.calibration import Calibration
 from simloop.hardware.catalog import ENTRY_POINT_GROUP, device_names, load_device
 from simloop.hardware.device import Device, PeakIdentity
+from simloop.hardware.interconnect import Interconnect
 from simloop.hardware.memory import MemoryPlan, memory_plan
+from simloop.hardware.pipeline import Pipeline
 from simloop.hardware.prices import Cost, Prices
 from simloop.hardware.roofline import Roofline, serving_dtype
 from simloop.hardware.timing import IterationShape, OperatorTime, Shape, TimingModel
@@ -13,10 +15,12 @@ __all__ = [
     "Calibration",
     "Cost",
     "Device",
+    "Interconnect",
     "IterationShape",
     "MemoryPlan",
     "OperatorTime",
     "PeakIdentity",
+    "Pipeline",
     "Prices",
     "Roofline",
     "Shape",

@@ -12,6 +12,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from simloop.model import Kernel
+
 __all__ = ["AttentionFit", "Calibration", "ElementwiseFit", "GemmFit", "Launch"]
 
 _Share = Annotated[float, Meta(gt=0, le=1)]
@@ -100,6 +102,11 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         decode_attention: AttentionFit of one new token for each request.
         elementwise: Everything bound by memory traffic alone.
         launch: Host time of launching kernels.
+        gemm_quantized: Matrix products with quantised weights, by kind of kernel; ``gemm`` holds for what is missing.
+        moe: Grouped products of a mixture's experts; ``gemm`` holds where it is missing.
+        moe_quantized: The same with quantised weights, by kind of kernel; ``moe`` holds for what is missing.
+        latent_decode: Latent attention (MLA) of one new token for each request; ``decode_attention`` holds where it
+            is missing.
     """
 
     gemm: GemmFit
@@ -107,3 +114,16 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     decode_attention: AttentionFit
     elementwise: ElementwiseFit
     launch: Launch
+    gemm_quantized: dict[Kernel, GemmFit] = {}
+    moe: GemmFit | None = None
+    moe_quantized: dict[Kernel, GemmFit] = {}
+    latent_decode: AttentionFit | None = None
+
+    def for_gemm(self, kernel: Kernel | None) -> GemmFit:
+        """Return the numbers for matrix products with weights of one kind; ``None`` is not quantised."""
+        return self.gemm_quantized.get(kernel, self.gemm) if kernel else self.gemm
+
+    def for_experts(self, kernel: Kernel | None) -> GemmFit:
+        """Return the numbers for experts with weights of one kind; ``None`` is not quantised."""
+        plain = self.moe or self.gemm
+        return self.moe_quantized.get(kernel, plain) if kernel else plain

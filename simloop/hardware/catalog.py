@@ -16,6 +16,7 @@ from simloop.content import content_names, find_content
 from simloop.errors import InputError, did_you_mean
 from simloop.hardware.calibration import AttentionFit, Calibration, ElementwiseFit, GemmFit, Launch
 from simloop.hardware.device import Device, PeakIdentity
+from simloop.hardware.interconnect import Interconnect, PointToPoint
 
 __all__ = ["ENTRY_POINT_GROUP", "device_names", "load_device"]
 
@@ -31,6 +32,10 @@ _STRUCTS = {
     "calibration.decode_attention": AttentionFit,
     "calibration.elementwise": ElementwiseFit,
     "calibration.launch": Launch,
+    "calibration.moe": GemmFit,
+    "calibration.latent_decode": AttentionFit,
+    "interconnect": Interconnect,
+    "interconnect.point_to_point": PointToPoint,
 }
 _UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`")
 _PLACE = re.compile(r" - at `\$?\.?(?P<path>[^`]*)`$")

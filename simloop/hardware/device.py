@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from simloop.errors import InputError, did_you_mean
 from simloop.hardware.calibration import Calibration
+from simloop.hardware.interconnect import Interconnect
 
 __all__ = ["Device", "PeakIdentity"]
 
@@ -58,6 +59,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         price_hint_usd: A price someone quoted, never part of a default result.
         price_hint_date: When it was quoted.
         calibration: How much of the peaks is reached.
+        interconnect: What exchanges with other devices of a server take; a plan over several devices needs it.
         sources: For each number of the card, by its key, where it comes from.
     """
 
@@ -78,6 +80,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     price_hint_usd: _Positive | None = None
     price_hint_date: _Date | None = None
     calibration: Calibration
+    interconnect: Interconnect | None = None
     sources: dict[str, str]
 
     @property
@@ -97,6 +100,16 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             options = ", ".join(self.peak_tflops)
             near = did_you_mean(dtype, self.peak_tflops)
             raise InputError(f"{self.name} has no peak for {dtype!r}{near} (it has: {options})") from None
+
+    def links(self) -> Interconnect:
+        """Return the interconnect.
+
+        Raises:
+            InputError: The card states none.
+        """
+        if self.interconnect is None:
+            raise InputError(f"{self.name} states no interconnect, which a plan over several devices needs")
+        return self.interconnect
 
     def with_(self, **changes: Any) -> Device:
         """Return a copy with some attributes changed: ``a100.with_(name="a100-slow", memory_bandwidth_gb_s=1000.0)``.

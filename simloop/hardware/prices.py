@@ -6,8 +6,20 @@ from collections.abc import Sequence
 
 import attrs
 
+from simloop.hardware.calibration import GemmFit
 from simloop.hardware.device import Device
-from simloop.model import Attention, Elementwise, Gemm, dtype_bytes
+from simloop.model import (
+    Attention,
+    Balanced,
+    Collective,
+    Elementwise,
+    Experts,
+    Gemm,
+    LatentAttention,
+    Quantization,
+    Routing,
+    dtype_bytes,
+)
 
 __all__ = ["Cost", "Prices"]
 
@@ -21,20 +33,20 @@ class Cost:
         compute: Arithmetic alone, at the rate that the device reaches.
         memory: Memory traffic alone, likewise.
         overhead: Fixed cost of the kernel.
+        network: Exchange with other devices alone.
     """
 
     total: float
     compute: float
     memory: float
     overhead: float
+    network: float = 0.0
 
     @property
     def bound(self) -> str:
-        """What limits the call: ``compute``, ``memory`` or ``overhead``."""
-        largest = max(self.compute, self.memory, self.overhead)
-        if largest == self.overhead:
-            return "overhead"
-        return "compute" if largest == self.compute else "memory"
+        """What limits the call: ``compute``, ``memory``, ``network`` or ``overhead``."""
+        parts = {"overhead": self.overhead, "compute": self.compute, "memory": self.memory, "network": self.network}
+        return max(parts, key=parts.__getitem__)
 
 
 @attrs.frozen
@@ -45,21 +57,50 @@ class Prices:
 
     Attributes:
         device: The device.
-        dtype: Precision of weights, activations and KV cache.
+        dtype: Precision of activations, and of weights that are not quantised.
+        kv_bytes: Bytes of one element of the KV cache.
+        routing: How tokens spread over experts.
     """
 
     device: Device
     dtype: str
+    kv_bytes: int = attrs.field(default=attrs.Factory(lambda self: dtype_bytes(self.dtype), takes_self=True))
+    routing: Routing = attrs.field(factory=Balanced)
 
     @property
     def _flop_per_ns(self) -> float:
         return self.device.peak_flops(self.dtype) / 1e9
 
+    def row(self, operator: Gemm | Elementwise | Experts | Collective, rows: int) -> Cost:
+        """Price anything but attention, for ``rows`` rows."""
+        if isinstance(operator, Gemm):
+            return self.gemm(operator, rows)
+        if isinstance(operator, Experts):
+            return self.experts(operator, rows)
+        return (
+            self.elementwise(operator, rows) if isinstance(operator, Elementwise) else self.collective(operator, rows)
+        )
+
     def gemm(self, operator: Gemm, rows: int) -> Cost:
         """Price a matrix product of ``rows`` rows."""
-        fit = self.device.calibration.gemm
-        compute = operator.flops(rows) / (fit.compute_efficiency * self._flop_per_ns)
-        memory = self._memory_ns(operator.elements(rows), fit.memory_efficiency)
+        stored = operator.quantization
+        fit = self.device.calibration.for_gemm(stored.kernel if stored else None)
+        return self._product(fit, stored, operator.flops(rows), operator.moved_bytes(rows, dtype_bytes(self.dtype)))
+
+    def experts(self, operator: Experts, rows: int) -> Cost:
+        """Price the experts of one rank, for ``rows`` tokens of each data-parallel rank: those of the busiest one."""
+        stored = operator.quantization
+        fit = self.device.calibration.for_experts(stored.kernel if stored else None)
+        pairs, active = self.routing.load(operator, rows * operator.gathered)
+        moved = operator.moved_bytes(pairs, active, dtype_bytes(self.dtype))
+        return self._product(fit, stored, operator.flops(pairs), moved)
+
+    def _product(self, fit: GemmFit, stored: Quantization | None, flops: float, moved: float) -> Cost:
+        wanted = self.dtype if stored is None or stored.arithmetic is None else stored.arithmetic
+        # Where the device lacks the precision, the weights are widened, as by vLLM's Marlin kernels.
+        rate = self.device.peak_tflops.get(wanted, self.device.peak_tflops[self.dtype]) * 1e3
+        compute = flops / (fit.compute_efficiency * rate)
+        memory = moved / (fit.memory_efficiency * self.device.memory_bandwidth_gb_s)
         larger, smaller = max(compute, memory), min(compute, memory)
         busy = larger * (1 + (smaller / larger) ** fit.sharpness) ** (1 / fit.sharpness)
         return Cost(1e3 * fit.overhead_us + busy, compute, memory, 1e3 * fit.overhead_us)
@@ -67,39 +108,49 @@ class Prices:
     def elementwise(self, operator: Elementwise, rows: int) -> Cost:
         """Price an operator bound by memory traffic, of ``rows`` rows."""
         fit = self.device.calibration.elementwise
-        memory = self._memory_ns(operator.elements(rows), fit.memory_efficiency)
+        moved = operator.moved_bytes(rows, dtype_bytes(self.dtype))
+        memory = moved / (fit.memory_efficiency * self.device.memory_bandwidth_gb_s)
         return Cost(1e3 * fit.overhead_us + memory, 0.0, memory, 1e3 * fit.overhead_us)
 
-    def prefill(self, operator: Attention, chunks: Sequence[tuple[int, int]]) -> Cost:
+    def collective(self, operator: Collective, rows: int) -> Cost:
+        """Price an exchange with the other ranks.
+
+        Raises:
+            InputError: The card states no interconnect, or none for so many ranks.
+        """
+        size = rows * operator.elements * dtype_bytes(self.dtype)
+        fixed, transfer = self.device.links().collective_ns(operator.kind, operator.ranks, size)
+        return Cost(fixed + transfer, 0.0, 0.0, fixed, transfer)
+
+    def prefill(self, operator: Attention | LatentAttention, chunks: Sequence[tuple[int, int]]) -> Cost:
         """Price the attention of prompt chunks, ``(new tokens, cached tokens)`` each: one kernel, the requests' sum."""
         fit = self.device.calibration.prefill_attention
         rate = fit.compute_efficiency * self._flop_per_ns
+        bandwidth = fit.memory_efficiency * self.device.memory_bandwidth_gb_s
+        row_bytes, kv_bytes = dtype_bytes(self.dtype) * operator.row_elements, self.kv_bytes * operator.context_elements
+        pair_ns, expand_ns = operator.pair_flops / rate, operator.expand_flops / rate
         busy = compute = memory = 0.0
         for new, cached in chunks:
             pairs = operator.attended(new, cached) + new * fit.ramp_tokens / 2
-            arithmetic = 4 * operator.num_heads * operator.head_dim * pairs / rate
-            traffic = self._memory_ns(
-                2 * new * operator.num_heads * operator.head_dim + (new + cached) * operator.kv_elements,
-                fit.memory_efficiency,
-            )
+            arithmetic = pair_ns * pairs + expand_ns * cached
+            traffic = (new * row_bytes + (new + cached) * kv_bytes) / bandwidth
             compute, memory, busy = compute + arithmetic, memory + traffic, busy + max(arithmetic, traffic)
         return Cost(1e3 * fit.overhead_us + busy, compute, memory, 1e3 * fit.overhead_us)
 
-    def decode(self, operator: Attention, requests: int, context: int) -> Cost:
+    def decode(self, operator: Attention | LatentAttention, requests: int, context: int) -> Cost:
         """Price the attention of ``requests`` new tokens that attend to ``context`` tokens in all.
 
         A sliding window counts as if all requests had the mean context. That is exact when they lie on one side of
         the window, and at most the cost without a window otherwise; the sum over requests is not needed for it.
         """
-        fit = self.device.calibration.decode_attention
+        calibration = self.device.calibration
+        fit = calibration.decode_attention
+        if isinstance(operator, LatentAttention) and calibration.latent_decode is not None:
+            fit = calibration.latent_decode
         if operator.window is not None:
             context = min(context, requests * operator.window)
-        width = operator.num_heads * operator.head_dim
-        compute = 4 * width * context / (fit.compute_efficiency * self._flop_per_ns)
-        elements = context * operator.kv_elements + 2 * requests * width
-        memory = self._memory_ns(elements, fit.memory_efficiency)
+        compute = operator.decode_flops * context / (fit.compute_efficiency * self._flop_per_ns)
+        moved = context * operator.kv_elements * self.kv_bytes
+        moved += requests * operator.decode_row_elements * dtype_bytes(self.dtype)
+        memory = moved / (fit.memory_efficiency * self.device.memory_bandwidth_gb_s)
         return Cost(1e3 * fit.overhead_us + max(compute, memory), compute, memory, 1e3 * fit.overhead_us)
-
-    def _memory_ns(self, elements: float, efficiency: float) -> float:
-        """Return the time of moving ``elements``; 1 GB/s is one byte each nanosecond."""
-        return elements * dtype_bytes(self.dtype) / (efficiency * self.device.memory_bandwidth_gb_s)

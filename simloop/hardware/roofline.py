@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
+import attrs
+
+from simloop.errors import InputError
 from simloop.hardware.device import Device
 from simloop.hardware.prices import Cost, Prices
 from simloop.hardware.timing import IterationShape, OperatorTime
-from simloop.model import Attention, Elementwise, Gemm, Model
+from simloop.model import Attention, Balanced, Collective, LatentAttention, Model, Plan, Routing, Stage, shard
 
 __all__ = ["LARGEST_GRAPH", "Roofline", "serving_dtype"]
 
@@ -37,13 +41,31 @@ def serving_dtype(model: Model, device: Device, dtype: str | None = None) -> str
     return wanted
 
 
+class _Decode(NamedTuple):
+    """Decode attention of layers that are alike is linear: a fixed part, one by request, two by attended token."""
+
+    fixed: float
+    request: float
+    read: float
+    compute: float
+    window: int | None
+
+    def ns(self, decodes: int, context: int) -> float:
+        """Return the time of all these layers."""
+        if self.window is not None and context > decodes * self.window:
+            context = decodes * self.window
+        memory = context * self.read + decodes * self.request
+        compute = context * self.compute
+        return self.fixed + (memory if memory > compute else compute)
+
+
 class Roofline:
     """A :class:`~simloop.hardware.TimingModel` made of one :class:`~simloop.hardware.Prices` for each operator.
 
     Everything but attention depends only on the number of tokens (the language-model head and the sampler: of
     sequences), so it is priced once for each number. Attention of decoding requests depends on how many they are and
     how many tokens they attend to in all; attention of prompt chunks is a sum over the chunks. Kernels run one after
-    another.
+    another. Of a plan over several devices it prices one rank, with the exchanges that this takes.
 
     Args:
         model: The model.
@@ -51,31 +73,46 @@ class Roofline:
         dtype: Precision; see :func:`serving_dtype`.
         cuda_graphs: Whether decode-only iterations are replayed from CUDA graphs. They then pay for one launch; other
             iterations last at least as long as launching their kernels one by one.
+        plan: How the model is spread over devices; one device if not given. With data-parallel ranks a shape is the
+            work of each of them.
+        stage: The pipeline stage to price; :class:`~simloop.hardware.Pipeline` has all of them.
+        kv_cache_dtype: Precision of the KV cache; ``None`` and ``"auto"`` are the model's own.
+        routing: How tokens spread over experts; :class:`~simloop.model.Balanced` if not given.
 
     Raises:
-        InputError: The device's card states no peak for that precision.
+        InputError: The device's card states no peak for that precision or no interconnect for the plan, the plan does
+            not divide the model, or it has several stages and none is chosen.
     """
 
-    def __init__(self, model: Model, device: Device, *, dtype: str | None = None, cuda_graphs: bool = True) -> None:
+    def __init__(
+        self,
+        model: Model,
+        device: Device,
+        *,
+        dtype: str | None = None,
+        cuda_graphs: bool = True,
+        plan: Plan | None = None,
+        stage: int | None = None,
+        kv_cache_dtype: str | None = None,
+        routing: Routing | None = None,
+    ) -> None:
         self.dtype = serving_dtype(model, device, dtype)
-        self.model = model.with_dtype(self.dtype)
-        self.device = device
+        self.model = model = model.with_dtype(self.dtype).with_kv_cache_dtype(kv_cache_dtype)
+        self.device, self.plan = device, plan or Plan()
+        self.stage = self._chosen(stage)
         self.largest_graph = LARGEST_GRAPH if cuda_graphs else 0
-        self._prices = Prices(device, self.dtype)
-        self._attention = model.attention
-        self._layers = layers = model.num_layers
+        self._prices = Prices(device, self.dtype, model.kv_dtype_bytes, routing or Balanced())
+        self._operators = self.stage.operators
+        self._attentions = tuple(self.stage.attentions())
         self._launch_ns = 1e3 * device.calibration.launch.kernel_us
-        self._kernels = sum(calls for _, calls in model.operators())
+        self._kernels = sum(calls for _, calls in self._operators)
+        self._launching_ns = self._kernels * self._launch_ns + self._exchanging_ns()
         self._by_tokens: dict[int, float] = {}
         self._by_sequences: dict[int, float] = {}
-        self._window = self._attention.window
-        # The price of decode attention is linear: a fixed part, a part by request, and two by attended token.
-        fixed, one = self._prices.decode(self._attention, 0, 0), self._prices.decode(self._attention, 1, 0)
-        many = self._prices.decode(self._attention, 1 << 40, 1 << 40)
-        self._decode_fixed = layers * fixed.overhead
-        self._decode_request = layers * one.memory
-        self._decode_read = layers * (many.memory / (1 << 40) - one.memory)
-        self._decode_compute = layers * many.compute / (1 << 40)
+        self._decodes = tuple(self._decode(operator, calls) for operator, calls in self._attentions)
+        first = self._decodes[0]
+        self._decode_fixed, self._decode_request, self._decode_read, self._decode_compute, _ = first
+        self._alike = len(self._decodes) == 1 and first.window is None
 
     def iteration_ns(self, shape: IterationShape) -> int:
         """Return the duration of one iteration, nanoseconds. A decode-only one costs about half a microsecond."""
@@ -87,58 +124,91 @@ class Roofline:
         ns += self._price_sequences(sequences) if head is None else head
         if decodes:
             context = shape.decode_context
-            if self._window is not None and context > decodes * self._window:
-                context = decodes * self._window
-            memory = context * self._decode_read + decodes * self._decode_request
-            compute = context * self._decode_compute
-            ns += self._decode_fixed + (memory if memory > compute else compute)
+            if self._alike:
+                memory = context * self._decode_read + decodes * self._decode_request
+                compute = context * self._decode_compute
+                ns += self._decode_fixed + (memory if memory > compute else compute)
+            else:
+                for layers in self._decodes:
+                    ns += layers.ns(decodes, context)
         chunks = shape.chunks
         if chunks:
-            ns += self._layers * self._prices.prefill(self._attention, chunks).total
+            for attention, calls in self._attentions:
+                ns += calls * self._prices.prefill(attention, chunks).total
         if chunks or decodes > self.largest_graph:
-            launching = self._kernels * self._launch_ns
-            return int((ns if ns > launching else launching) + 0.5)
+            return int((ns if ns > self._launching_ns else self._launching_ns) + 0.5)
         return int(ns + self._launch_ns + 0.5)
 
+    def send_ns(self, tokens: int) -> int:
+        """Return the time of handing ``tokens`` tokens to the next pipeline stage, nanoseconds; 0 after the last.
+
+        Each tensor-parallel rank sends its part of the hidden state and the residual; the receivers gather the parts.
+        """
+        if not self.stage.send_elements:
+            return 0
+        ranks = self.plan.tensor_parallel
+        size = tokens * self.stage.send_elements * self.model.dtype_bytes
+        ns = self.device.links().send_ns(size / ranks)
+        if ranks > 1:
+            ns += sum(self.device.links().collective_ns("all_gather", ranks, size))
+        return round(ns)
+
     def explain(self, shape: IterationShape) -> list[OperatorTime]:
-        """Return where the time of an iteration goes, in order of execution; the sum is :meth:`iteration_ns`."""
-        lines = [
-            OperatorTime(name, calls, calls * cost.total, cost.bound)
-            for name, calls, cost in self._costs(shape)
-            if calls
-        ]
-        kernels = sum(line.ns for line in lines)
+        """Return where the time of an iteration goes, in order of execution; the sum is :meth:`iteration_ns`.
+
+        Operators of the same name in layers of different kinds make one line.
+        """
+        lines: dict[str, OperatorTime] = {}
+        for name, calls, cost in self._costs(shape):
+            before = lines.get(name, OperatorTime(name, 0, 0.0, cost.bound))
+            bound = before.bound if before.ns > calls * cost.total else cost.bound
+            lines[name] = OperatorTime(name, before.calls + calls, before.ns + calls * cost.total, bound)
+        kernels = sum(line.ns for line in lines.values())
         if shape.chunks or shape.num_decodes > self.largest_graph:
-            waiting = max(0.0, self._kernels * self._launch_ns - kernels)
-            return [*lines, OperatorTime("launch", self._kernels, waiting, "overhead")]
-        return [*lines, OperatorTime("launch", 1, self._launch_ns, "overhead")]
+            waiting = max(0.0, self._launching_ns - kernels)
+            return [*lines.values(), OperatorTime("launch", self._kernels, waiting, "overhead")]
+        return [*lines.values(), OperatorTime("launch", 1, self._launch_ns, "overhead")]
+
+    def _chosen(self, stage: int | None) -> Stage:
+        stages = shard(self.model, self.plan)
+        if stage is None and len(stages) > 1:
+            raise InputError(f"a plan of {len(stages)} pipeline stages takes a Pipeline, or a stage of it")
+        if not 0 <= (stage or 0) < len(stages):
+            raise InputError(f"there is no stage {stage} (there are: 0 to {len(stages) - 1})")
+        return stages[stage or 0]
+
+    def _exchanging_ns(self) -> float:
+        """Return what the host spends on starting exchanges outside of a CUDA graph, beyond the launch of a kernel."""
+        count = sum(calls for operator, calls in self._operators if isinstance(operator, Collective))
+        return count * max(0.0, 1e3 * self.device.links().launch_us - self._launch_ns) if count else 0.0
+
+    def _decode(self, operator: Attention | LatentAttention, layers: int) -> _Decode:
+        fixed, one = self._prices.decode(operator, 0, 0), self._prices.decode(operator, 1, 0)
+        many = self._prices.decode(_without_window(operator), 1 << 40, 1 << 40)
+        read = layers * (many.memory / (1 << 40) - one.memory)
+        return _Decode(
+            layers * fixed.overhead, layers * one.memory, read, layers * many.compute / (1 << 40), operator.window
+        )
 
     def _costs(self, shape: IterationShape) -> Iterator[tuple[str, int, Cost]]:
-        for operator, calls in self.model.operators():
+        for operator, calls in self._operators:
             rows = shape.num_sequences if operator.per == "sequence" else shape.num_tokens
-            if isinstance(operator, Attention):
+            if isinstance(operator, Attention | LatentAttention):
                 if shape.chunks:
                     yield f"{operator.name} (prefill)", calls, self._prices.prefill(operator, shape.chunks)
                 if shape.num_decodes:
                     cost = self._prices.decode(operator, shape.num_decodes, shape.decode_context)
                     yield f"{operator.name} (decode)", calls, cost
             elif rows:
-                yield operator.name, calls, self._row_cost(operator, rows)
-
-    def _row_cost(self, operator: Gemm | Elementwise, rows: int) -> Cost:
-        return (
-            self._prices.gemm(operator, rows)
-            if isinstance(operator, Gemm)
-            else self._prices.elementwise(operator, rows)
-        )
+                yield operator.name, calls, self._prices.row(operator, rows)
 
     def _sum(self, per: str, rows: int) -> float:
         if rows == 0:
             return 0.0
         return sum(
-            calls * self._row_cost(operator, rows).total
-            for operator, calls in self.model.operators()
-            if operator.per == per and not isinstance(operator, Attention)
+            calls * self._prices.row(operator, rows).total
+            for operator, calls in self._operators
+            if operator.per == per and not isinstance(operator, Attention | LatentAttention)
         )
 
     def _price_tokens(self, tokens: int) -> float:
@@ -146,6 +216,10 @@ class Roofline:
 
     def _price_sequences(self, sequences: int) -> float:
         return _remember(self._by_sequences, sequences, self._sum("sequence", sequences))
+
+
+def _without_window(operator: Attention | LatentAttention) -> Attention | LatentAttention:
+    return attrs.evolve(operator, window=None)
 
 
 def _remember(memo: dict[int, float], key: int, value: float) -> float:

@@ -28,10 +28,12 @@ class Config:
     Attributes:
         values: What the file says.
         file: Where it was read, for messages.
+        place: Path of these keys inside the file, for messages; with a dot at its end unless empty.
     """
 
     values: dict[str, Any]
     file: Path
+    place: str = ""
 
     @classmethod
     def read(cls, file: Path) -> Config:
@@ -52,7 +54,23 @@ class Config:
 
     def error(self, message: str, *, path: str | None = None) -> InputError:
         """Return an error that names this file."""
-        return InputError(message, file=self.file, path=path)
+        return InputError(message, file=self.file, path=f"{self.place}{path}" if path else None)
+
+    def inside(self, key: str) -> Config:
+        """Return the object under a key; messages name the keys on the way.
+
+        Raises:
+            InputError: There is none, or it is something else.
+        """
+        value = self._value(key, None)
+        if not isinstance(value, dict):
+            raise self.error(f"expected an object, found {value!r}", path=key)
+        return Config(value, self.file, f"{self.place}{key}.")
+
+    def text_model(self) -> Config:
+        """Return the language model of a multimodal configuration: its ``text_config`` where there is one."""
+        inner = self.get("text_config")
+        return Config({**self.values, **inner}, self.file) if isinstance(inner, dict) else self
 
     def get(self, key: str) -> Any:
         """Return the value of a key, or ``None``."""
@@ -103,18 +121,33 @@ class Config:
             raise self.error(f"{heads} attention heads do not divide a width of {hidden}; head_dim is needed")
         return hidden // heads
 
-    def dtype(self) -> str:
-        """Return the precision to serve in: the checkpoint's own, and float16 for float32 ones (as vLLM's ``auto``).
+    def words(self, key: str) -> list[str] | None:
+        """Return a list of strings, ``None`` where there is none.
+
+        Raises:
+            InputError: The value is something else.
+        """
+        value = self.get(key)
+        if value is None or (isinstance(value, list) and all(isinstance(word, str) for word in value)):
+            return value
+        raise self.error(f"expected a list of strings, found {value!r}", path=key)
+
+    def dtype(self, default: str = "float32", *, instead: str = "float16") -> str:
+        """Return the precision to serve in: the checkpoint's own, and another for float32 ones (as vLLM's ``auto``).
+
+        Args:
+            default: What a file that does not say so means.
+            instead: What float32 checkpoints are served in.
 
         Raises:
             InputError: The precision is not supported.
         """
         key = "torch_dtype" if "torch_dtype" in self.values else "dtype"
-        value = self.text(key, "float32")
+        value = self.text(key, default)
         if value not in DTYPE_BYTES:
             options = ", ".join(DTYPE_BYTES)
             raise self.error(f"unknown dtype {value!r} (there are: {options})", path=key)
-        return "float16" if value == "float32" else value
+        return instead if value == "float32" else value
 
     def context_length(self, key: str) -> int:
         """Return the longest context, tokens, stretched by ``rope_scaling`` where that stretches it (as vLLM does).

@@ -1,38 +1,67 @@
-"""From a Hugging Face ``config.json`` to a :class:`~simloop.model.Model`, one small reader for each kind of block."""
+"""From a Hugging Face ``config.json`` to a :class:`~simloop.model.Model`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
+
 from simloop.errors import did_you_mean
-from simloop.model.architecture import Model
+from simloop.model.architecture import Block, Model
+from simloop.model.attention import LatentAttention
 from simloop.model.config import Config
-from simloop.model.operators import Attention, Elementwise, Gemm, Operator
+from simloop.model.halves import Traits, dense_half, grouped_half, latent_half, sparse_half
+from simloop.model.operators import Elementwise, Operator
+from simloop.model.plain import epilogue, read_gpt2, read_opt
+from simloop.model.schemes import read_scheme
+from simloop.model.windows import layer_windows
 
 __all__ = ["FAMILIES", "read_model"]
 
-_SAMPLER_PASSES = 5
-"""Elements moved for each logit to sample a token: it is widened to float32 (read 1, write 2) and reduced (read 2)."""
-
 _NOT_YET = {
-    "mixtral": "mixture of experts",
-    "qwen2_moe": "mixture of experts",
-    "qwen3_moe": "mixture of experts",
-    "phimoe": "mixture of experts",
-    "gpt_oss": "mixture of experts",
-    "glm4_moe": "mixture of experts",
-    "llama4": "mixture of experts",
-    "llama4_text": "mixture of experts",
-    "deepseek_v2": "multi-head latent attention",
-    "deepseek_v3": "multi-head latent attention",
-    "kimi_k2": "multi-head latent attention",
     "qwen3_next": "linear attention",
+    "deepseek_v32": "sparse attention",
     "mamba": "a state-space model",
+    "jamba": "a state-space model",
 }
+
+_NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "gpt_oss")
+"""Families whose float32 or unnamed precision vLLM replaces by bfloat16, not float16."""
+
+_LLAMA = Traits()
+_DEEPSEEK = Traits(router_bias=True)
+_GEMMA = Traits(post_norms=True, tied=True)
+_OWN_WIDTH = "intermediate_size"
+_LLAMA4 = Traits(sparse_width=_OWN_WIDTH, dense_width="intermediate_size_mlp")
+_GPT_OSS = Traits(sinks=True, router_bias=True, expert_bias=True, sparse_width=_OWN_WIDTH)
+
+_TRAITS = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "phi3": _LLAMA,
+    "qwen2": Traits(qkv_bias=True),
+    "qwen3": Traits(qk_norm="head"),
+    "gemma2": _GEMMA,
+    "gemma3_text": attrs.evolve(_GEMMA, qk_norm="head"),
+    "gemma3": attrs.evolve(_GEMMA, qk_norm="head"),
+    "mixtral": Traits(sparse_width=_OWN_WIDTH),
+    "phimoe": Traits(sparse_width=_OWN_WIDTH, norm_weights=2),
+    "olmoe": Traits(sparse_width=_OWN_WIDTH, qk_norm="all"),
+    "qwen2_moe": Traits(qkv_bias=True, shared_gate=True),
+    "qwen3_moe": Traits(qk_norm="head"),
+    "gpt_oss": _GPT_OSS,
+    "glm4_moe": Traits(router_bias=True, output_bias=False),
+    "llama4": _LLAMA4,
+    "llama4_text": _LLAMA4,
+    "deepseek_v2": _LLAMA,
+    "deepseek_v3": _DEEPSEEK,
+    "kimi_k2": _DEEPSEEK,
+}
+"""What sets each family apart, by ``model_type``."""
 
 
 def read_model(name: str, config: Config) -> Model:
-    """Build a model from its configuration.
+    """Build a model from its configuration; of a multimodal one, the language model.
 
     Args:
         name: What the model is to be called.
@@ -41,154 +70,101 @@ def read_model(name: str, config: Config) -> Model:
     Raises:
         InputError: The architecture is not supported, or a key is missing, of the wrong type, or contradicts another.
     """
+    config = config.text_model()
     family = config.text("model_type")
     if family in _NOT_YET:
         raise config.error(f"{family}: {_NOT_YET[family]} is not supported yet")
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise config.error(f"unknown architecture {family!r}{did_you_mean(family, FAMILIES)} (there are: {known})")
-    if config.get("quantization_config") is not None:
-        raise config.error(f"{family}: quantised weights are not supported yet", path="quantization_config")
-    return FAMILIES[family](name, config)
+    return _quantised(FAMILIES[family](name, config), config)
 
 
-def _gated(name: str, config: Config) -> Model:
-    """Read the Llama kind: RMS norm, rotary positions, gated feed-forward, grouped queries."""
+def _decoder(name: str, config: Config) -> Model:
+    """Read the Llama kind and its descendants: RMS norm, rotary positions, gated feed-forward or experts."""
     family = config.text("model_type")
-    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    kv_heads, width = config.positive("num_key_value_heads", heads), config.positive("intermediate_size")
-    head_dim = config.positive("head_dim", 0) or config.quotient(hidden, heads)
-    if heads % kv_heads:
-        raise config.error(f"{heads} attention heads cannot share {kv_heads}", path="num_key_value_heads")
-    layers, vocab = config.positive("num_hidden_layers"), config.positive("vocab_size")
-    tied = config.flag("tie_word_embeddings", False)
-    bias = config.flag("attention_bias", False)
-    queries, pairs = heads * head_dim, 2 * kv_heads * head_dim
-    norm = Elementwise("input_layernorm", 4 * hidden, hidden)
-    mlp_bias = config.flag("mlp_bias", False)
-    block: list[Operator] = [
-        norm,
-        Gemm("qkv_proj", hidden, queries + pairs, bias=bias or family == "qwen2"),
-        *([Elementwise("qk_norm", 2 * (queries + pairs // 2), 2 * head_dim)] if family == "qwen3" else []),
-        Elementwise("rotary_emb", 2 * (queries + pairs // 2)),
-        Attention("attention", heads, kv_heads, head_dim, _window(config)),
-        Gemm("o_proj", queries, hidden, bias=bias),
-        Elementwise("post_attention_layernorm", 4 * hidden, hidden),
-        Gemm("gate_up_proj", hidden, 2 * width, bias=mlp_bias),
-        Elementwise("act_fn", 3 * width),
-        Gemm("down_proj", width, hidden, bias=mlp_bias),
-    ]
+    traits = _TRAITS[family]
+    windows = layer_windows(config, config.positive("num_hidden_layers"))
+    sparse = [_is_sparse(config, layer) for layer in range(len(windows))]
+    if family == "glm4_moe" and config.flag("use_qk_norm", False):
+        traits = attrs.evolve(traits, qk_norm="head")
+    made = {
+        kind: (*_attention_half(config, traits, kind[0]), *(sparse_half if kind[1] else dense_half)(config, traits))
+        for kind in dict.fromkeys(zip(windows, sparse, strict=True))
+    }
+    blocks, layers = _kinds([made[kind] for kind in zip(windows, sparse, strict=True)])
+    hidden, vocab, heads = (config.positive(key) for key in ("hidden_size", "vocab_size", "num_attention_heads"))
+    tied = config.flag("tie_word_embeddings", traits.tied)
+    attention = next(operator for operator in blocks[0] if operator.name == "attention")
+    latent = isinstance(attention, LatentAttention)
+    bias = config.flag("lm_head_bias", False)
     return Model(
         name=name,
         family=family,
         hidden_size=hidden,
-        num_layers=layers,
         num_heads=heads,
-        num_kv_heads=kv_heads,
-        head_dim=head_dim,
-        intermediate_size=width,
+        num_kv_heads=heads if latent else config.positive("num_key_value_heads", heads),
+        head_dim=attention.nope + attention.rope if isinstance(attention, LatentAttention) else _head_dim(config),
+        intermediate_size=config.positive(traits.dense_width),
         vocab_size=vocab,
         max_model_len=config.context_length("max_position_embeddings"),
         tie_word_embeddings=tied,
-        dtype=config.dtype(),
-        prologue=(Elementwise("embedding", 2 * hidden, vocab * hidden),),
-        block=tuple(block),
-        epilogue=_epilogue(hidden, vocab, tied=tied, norm_parameters=hidden),
+        dtype=config.dtype(instead="bfloat16" if family in _NO_FLOAT16 else "float16"),
+        prologue=(Elementwise("embedding", 2 * hidden, vocab * hidden, split="vocab"),),
+        blocks=blocks,
+        layers=layers,
+        epilogue=epilogue(hidden, vocab, tied=tied, norm_parameters=traits.norm_weights * hidden, bias=bias),
         source=config.text("_source", "no source given"),
     )
 
 
-def _window(config: Config) -> int | None:
-    """Return the sliding window, or ``None`` where there is none or it is switched off."""
-    if config.get("sliding_window") is None or not config.flag("use_sliding_window", True):
-        return None
-    return config.positive("sliding_window")
+def _attention_half(config: Config, traits: Traits, window: int | None) -> list[Operator]:
+    return latent_half(config, traits) if config.get("kv_lora_rank") else grouped_half(config, traits, window)
 
 
-def _opt(name: str, config: Config) -> Model:
-    """Read OPT: layer norm before each half, learned positions (two more than the context), ReLU, biases everywhere."""
-    hidden = config.positive("hidden_size")
-    if config.positive("word_embed_proj_dim", hidden) != hidden or not config.flag("do_layer_norm_before", True):
-        raise config.error("opt: an embedding narrower than the model and norms after the block are not supported")
-    positions = config.positive("max_position_embeddings")
-    return _plain(
-        name,
-        config,
-        hidden=hidden,
-        heads=config.positive("num_attention_heads"),
-        layers=config.positive("num_hidden_layers"),
-        width=config.positive("ffn_dim"),
-        context=positions,
-        positions=positions + 2,
+def _head_dim(config: Config) -> int:
+    return config.positive("head_dim", 0) or config.quotient(
+        config.positive("hidden_size"), config.positive("num_attention_heads")
     )
 
 
-def _gpt2(name: str, config: Config) -> Model:
-    """Read GPT-2 and GPT-3: layer norm before each half, learned positions, GELU, biases everywhere."""
-    hidden, positions = config.positive("n_embd"), config.positive("n_positions")
-    return _plain(
-        name,
-        config,
-        hidden=hidden,
-        heads=config.positive("n_head"),
-        layers=config.positive("n_layer"),
-        width=config.positive("n_inner", 4 * hidden),
-        context=positions,
-        positions=positions,
-    )
+def _is_sparse(config: Config, layer: int) -> bool:
+    """Return whether a layer is a mixture of experts."""
+    family = config.text("model_type")
+    if family in ("mixtral", "phimoe", "olmoe", "gpt_oss"):
+        return True
+    if family in ("qwen2_moe", "qwen3_moe"):
+        dense = config.get("mlp_only_layers") or []
+        return layer not in dense and (layer + 1) % config.positive("decoder_sparse_step", 1) == 0
+    if family in ("llama4", "llama4_text"):
+        return (layer + 1) % config.positive("interleave_moe_layer_step", 1) == 0
+    if family in ("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe"):
+        first = config.get("first_k_dense_replace") or 0
+        return layer >= first and layer % config.positive("moe_layer_freq", 1) == 0
+    return False
 
 
-def _plain(
-    name: str, config: Config, *, hidden: int, heads: int, layers: int, width: int, context: int, positions: int
-) -> Model:
-    """Build the classic block: one key and value head for each query head, and an ungated feed-forward layer."""
-    head_dim, vocab = config.quotient(hidden, heads), config.positive("vocab_size")
-    tied = config.flag("tie_word_embeddings", True)
-    block: tuple[Operator, ...] = (
-        Elementwise("input_layernorm", 4 * hidden, 2 * hidden),
-        Gemm("qkv_proj", hidden, 3 * hidden, bias=True),
-        Attention("attention", heads, heads, head_dim),
-        Gemm("o_proj", hidden, hidden, bias=True),
-        Elementwise("post_attention_layernorm", 4 * hidden, 2 * hidden),
-        Gemm("up_proj", hidden, width, bias=True),
-        Elementwise("act_fn", 2 * width),
-        Gemm("down_proj", width, hidden, bias=True),
-    )
-    return Model(
-        name=name,
-        family=config.text("model_type"),
-        hidden_size=hidden,
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=head_dim,
-        intermediate_size=width,
-        vocab_size=vocab,
-        max_model_len=context,
-        tie_word_embeddings=tied,
-        dtype=config.dtype(),
-        prologue=(Elementwise("embedding", 3 * hidden, (vocab + positions) * hidden),),
-        block=block,
-        epilogue=_epilogue(hidden, vocab, tied=tied, norm_parameters=2 * hidden),
-        source=config.text("_source", "no source given"),
-    )
+def _kinds(blocks: list[Block]) -> tuple[tuple[Block, ...], tuple[int, ...]]:
+    """Return the different blocks, and which of them each layer is."""
+    kinds = list(dict.fromkeys(blocks))
+    numbers = {kind: number for number, kind in enumerate(kinds)}
+    return tuple(kinds), tuple(numbers[block] for block in blocks)
 
 
-def _epilogue(hidden: int, vocab: int, *, tied: bool, norm_parameters: int) -> tuple[Operator, ...]:
-    """Return what follows the last block; logits are computed only for the tokens that are sampled."""
-    return (
-        Elementwise("final_layernorm", 4 * hidden, norm_parameters),
-        Gemm("lm_head", hidden, vocab, per="sequence", tied=tied),
-        Elementwise("sampler", _SAMPLER_PASSES * vocab, per="sequence"),
+def _quantised(model: Model, config: Config) -> Model:
+    """Return the model with its weights as ``quantization_config`` says; layers that it treats differently part."""
+    scheme = read_scheme(config)
+    if scheme is None:
+        return model
+    blocks, layers = _kinds([scheme.apply(model.blocks[kind], layer) for layer, kind in enumerate(model.layers)])
+    return attrs.evolve(
+        model, blocks=blocks, layers=layers, quantization=scheme.method, kv_cache_dtype=scheme.kv_cache_dtype
     )
 
 
 FAMILIES: dict[str, Callable[[str, Config], Model]] = {
-    "llama": _gated,
-    "mistral": _gated,
-    "qwen2": _gated,
-    "qwen3": _gated,
-    "opt": _opt,
-    "gpt2": _gpt2,
+    **dict.fromkeys(_TRAITS, _decoder),
+    "opt": read_opt,
+    "gpt2": read_gpt2,
 }
 """Readers by ``model_type``."""

@@ -10,9 +10,20 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-__all__ = ["Attention", "Elementwise", "Gemm", "Operator", "Rows"]
+from simloop.model.attention import Attention, LatentAttention, Rows
+from simloop.model.experts import Experts
+from simloop.model.quantization import Quantization
 
-Rows: TypeAlias = Literal["token", "sequence"]
+__all__ = ["Collective", "CollectiveKind", "Elementwise", "Gemm", "Operator", "Split"]
+
+Split: TypeAlias = Literal["none", "column", "row", "partial", "qkv", "qk", "vocab"]
+"""How tensor parallelism divides an operator.
+
+Not at all; by its outputs (``column``); by its inputs (``row``: the sums of all ranks are added up, ``partial``: later,
+with those of the experts); by query and key-value heads (``qkv``, without the values ``qk``); by the vocabulary's rows.
+"""
+
+CollectiveKind: TypeAlias = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
 
 
 @attrs.frozen
@@ -26,6 +37,8 @@ class Gemm:
         bias: Whether a bias of ``n`` elements is added.
         per: What a row is.
         tied: The weight belongs to another operator (tied embeddings): it is read, but not stored twice.
+        split: How tensor parallelism divides it.
+        quantization: How the weight is stored; in the model's precision if not given.
     """
 
     name: str
@@ -34,19 +47,30 @@ class Gemm:
     bias: bool = False
     per: Rows = "token"
     tied: bool = False
+    split: Split = "none"
+    quantization: Quantization | None = None
 
     @property
     def parameters(self) -> int:
         """Stored weights, elements."""
         return 0 if self.tied else self.k * self.n + self.n * self.bias
 
+    def weight_bytes(self, dtype_bytes: int) -> int:
+        """Return the bytes that the weight occupies, scales and bias included; ``dtype_bytes`` is of one element."""
+        return 0 if self.tied else self.read_bytes(dtype_bytes) + self.n * self.bias * dtype_bytes
+
+    def read_bytes(self, dtype_bytes: int) -> int:
+        """Return the bytes of weight that one product reads."""
+        stored = self.quantization
+        return self.k * self.n * dtype_bytes if stored is None else stored.stored_bytes(self.k, self.n)
+
     def flops(self, rows: int) -> int:
         """Multiplications and additions for ``rows`` rows: ``2 m k n``."""
         return 2 * rows * self.k * self.n
 
-    def elements(self, rows: int) -> int:
-        """Elements moved to and from memory: ``m k + k n + m n``."""
-        return rows * (self.k + self.n) + self.k * self.n
+    def moved_bytes(self, rows: int, dtype_bytes: int) -> int:
+        """Bytes moved to and from memory: the weight, and ``m k + m n`` elements of activations."""
+        return rows * (self.k + self.n) * dtype_bytes + self.read_bytes(dtype_bytes)
 
 
 @attrs.frozen
@@ -58,54 +82,47 @@ class Elementwise:
         moved: Elements read and written for each row, in the model's precision.
         parameters: Stored weights, elements (a norm's scale, an embedding's table).
         per: What a row is.
+        split: How tensor parallelism divides it.
     """
 
     name: str
     moved: int
     parameters: int = 0
     per: Rows = "token"
+    split: Split = "none"
 
-    def elements(self, rows: int) -> int:
-        """Elements moved to and from memory for ``rows`` rows."""
-        return rows * self.moved
+    def weight_bytes(self, dtype_bytes: int) -> int:
+        """Return the bytes that the weights occupy."""
+        return self.parameters * dtype_bytes
+
+    def moved_bytes(self, rows: int, dtype_bytes: int) -> int:
+        """Bytes moved to and from memory for ``rows`` rows."""
+        return rows * self.moved * dtype_bytes
 
 
 @attrs.frozen
-class Attention:
-    """Softmax attention over the KV cache, MHA, GQA or MQA by its head counts.
+class Collective:
+    """An exchange between the ranks of a plan.
 
     Attributes:
         name: The operator's name.
-        num_heads: Query heads.
-        num_kv_heads: Key-value heads.
-        head_dim: Elements of one head.
-        window: Tokens that a token can look back on (sliding window), or ``None`` for all.
+        kind: What is exchanged how.
+        elements: Elements of the message for each row: the buffer that is reduced, the result that is gathered, the
+            input that is scattered, or all that a rank sends to others and itself.
+        ranks: How many take part.
+        per: What a row is.
     """
 
     name: str
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    window: int | None = None
+    kind: CollectiveKind
+    elements: int
+    ranks: int
     per: Rows = "token"
     parameters: int = 0
 
-    @property
-    def kv_elements(self) -> int:
-        """Elements that one token leaves in the KV cache of one layer: a key and a value for each KV head."""
-        return 2 * self.num_kv_heads * self.head_dim
-
-    def attended(self, new: int, cached: int) -> int:
-        """Return how many (query, key) pairs are formed by ``new`` tokens after ``cached`` ones, causally.
-
-        Token ``i`` of the chunk sees ``cached + i`` tokens including itself, at most ``window``:
-        the sum over ``i = 1 .. new`` of ``min(cached + i, window)``.
-        """
-        window = self.window
-        if window is None or cached + new <= window:
-            return new * cached + new * (new + 1) // 2
-        rising = max(0, window - cached)
-        return rising * cached + rising * (rising + 1) // 2 + (new - rising) * window
+    def weight_bytes(self, dtype_bytes: int) -> int:
+        """Return 0: there are no weights."""
+        return self.parameters * dtype_bytes
 
 
-Operator: TypeAlias = Gemm | Elementwise | Attention
+Operator: TypeAlias = Gemm | Elementwise | Attention | LatentAttention | Experts | Collective

@@ -50,10 +50,88 @@ PARAMETERS = {
     "opt-6.7b": 6_658_473_984,
     "opt-13b": 12_853_473_280,
     "opt-30b": 29_974_540_288,
+    "yi-34b": 34_388_917_248,
+    "qwen2-7b": 7_615_616_512,
+    "phi-3-mini-4k": 3_821_079_552,
+    "phi-4": 14_659_507_200,
+    "gemma-2-2b": 2_614_341_888,
+    "gemma-2-9b": 9_241_705_984,
+    "gemma-2-27b": 27_227_128_320,
+    "gemma-3-1b": 999_885_952,
+    "gemma-3-27b": 27_009_346_304,
+    "mixtral-8x7b": 46_702_792_704,
+    "mixtral-8x22b": 140_620_634_112,
+    "qwen1.5-moe-a2.7b": 14_315_784_192,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-235b-a22b": 235_093_634_560,
+    "qwen3-coder-480b-a35b": 480_154_875_392,
+    "gpt-oss-20b": 20_914_757_184,
+    "gpt-oss-120b": 116_829_156_672,
+    "deepseek-v2-lite": 15_706_484_224,
+    "deepseek-v2": 235_741_434_880,
+    "deepseek-v3": 671_026_419_200,
+    "kimi-k2": 1_026_408_232_448,
+    "phi-3.5-moe": 41_873_153_344,
+    "olmoe-1b-7b": 6_919_161_856,
 }
 
-# The families' names and papers round theirs.
-ROUNDED = {"opt-66b": 66e9, "gpt3-6.7b": 6.7e9, "gpt3-13b": 13e9, "gpt3-30b": 30e9, "gpt3-175b": 175e9}
+# The same weights as another model, or another way to store them.
+SAME = {
+    "qwen3-30b-a3b-instruct-2507": "qwen3-30b-a3b",
+    "deepseek-r1": "deepseek-v3",
+    "llama-3.1-8b-fp8": "llama-3.1-8b",
+    "llama-3.1-8b-w8a8": "llama-3.1-8b",
+    "llama-3.1-70b-fp8": "llama-3.1-70b",
+    "llama-3.1-70b-w4a16": "llama-3.1-70b",
+    "qwen2.5-7b-awq": "qwen2.5-7b",
+    "qwen2.5-72b-gptq-int4": "qwen2.5-72b",
+    "qwen3-8b-fp8": "qwen3-8b",
+    "qwen3-32b-fp8": "qwen3-32b",
+    "qwen3-32b-awq": "qwen3-32b",
+    "qwen3-30b-a3b-fp8": "qwen3-30b-a3b",
+    "qwen3-235b-a22b-fp8": "qwen3-235b-a22b",
+}
+PARAMETERS |= {name: PARAMETERS[other] for name, other in SAME.items()}
+
+# The families' names and papers round theirs; of multimodal models, without the encoder.
+ROUNDED = {
+    "opt-66b": 66e9,
+    "gpt3-6.7b": 6.7e9,
+    "gpt3-13b": 13e9,
+    "gpt3-30b": 30e9,
+    "gpt3-175b": 175e9,
+    "qwen2-57b-a14b": 57.41e9,
+    "phi-mini-moe": 7.6e9,
+    "llama-4-scout-17b-16e": 108e9,
+    "llama-4-maverick-17b-128e": 400e9,
+    "glm-4.5-air": 106e9,
+}
+
+# Parameters that one token meets, as published (each counts embeddings in its own way).
+ACTIVE = {
+    "mixtral-8x7b": 12.9e9,
+    "mixtral-8x22b": 39e9,
+    "qwen3-30b-a3b": 3.3e9,
+    "qwen3-235b-a22b": 22e9,
+    "qwen1.5-moe-a2.7b": 2.7e9,
+    "deepseek-v2": 21e9,
+    "deepseek-v3": 37e9,
+    "kimi-k2": 32e9,
+    "phi-3.5-moe": 6.6e9,
+    "olmoe-1b-7b": 1.3e9,
+    "llama-4-scout-17b-16e": 17e9,
+}
+
+# Published sizes of checkpoints, GB, and what their files hold besides (embeddings and heads are not quantised).
+WEIGHT_GB = {
+    "gpt-oss-20b": 13.8,
+    "gpt-oss-120b": 65.2,
+    "llama-3.1-8b-fp8": 9.1,
+    "llama-3.1-70b-fp8": 72.7,
+    "qwen2.5-7b-awq": 5.6,
+    "qwen3-32b-awq": 19.3,
+    "qwen2.5-72b-gptq-int4": 41.6,
+}
 
 KV_BYTES = {
     "llama-2-7b": 524_288,
@@ -63,6 +141,9 @@ KV_BYTES = {
     "qwen3-32b": 262_144,
     "opt-13b": 819_200,
     "gpt3-175b": 4_718_592,
+    "mixtral-8x7b": 131_072,
+    "qwen3-30b-a3b": 98_304,
+    "deepseek-v3": 70_272,
 }
 
 
@@ -78,6 +159,16 @@ def test_parameters_equal_the_published_count(name: str) -> None:
 @pytest.mark.parametrize("name", ROUNDED)
 def test_parameters_round_to_the_published_size(name: str) -> None:
     assert load_model(name).num_parameters == pytest.approx(ROUNDED[name], rel=0.015)
+
+
+@pytest.mark.parametrize("name", ACTIVE)
+def test_active_parameters_are_near_the_published_ones(name: str) -> None:
+    assert load_model(name).num_active_parameters == pytest.approx(ACTIVE[name], rel=0.035)
+
+
+@pytest.mark.parametrize("name", WEIGHT_GB)
+def test_quantised_weights_are_as_large_as_their_files(name: str) -> None:
+    assert load_model(name).weight_bytes / 1e9 == pytest.approx(WEIGHT_GB[name], rel=0.01)
 
 
 @pytest.mark.parametrize("name", KV_BYTES)
@@ -135,8 +226,22 @@ def test_unknown_models(name: str, message: str) -> None:
 
 
 BAD = [
-    ({"model_type": "qwen3_moe"}, "qwen3_moe: mixture of experts is not supported yet"),
-    ({"model_type": "deepseek_v3"}, "deepseek_v3: multi-head latent attention is not supported yet"),
+    ({"model_type": "qwen3_next"}, "qwen3_next: linear attention is not supported yet"),
+    ({"model_type": "qwen3_moe"}, "moe_intermediate_size is missing; did you mean 'intermediate_size'"),
+    ({"model_type": "mixtral"}, "num_local_experts is missing"),
+    ({"model_type": "mixtral", "num_local_experts": 8}, "num_experts_per_tok is missing"),
+    (
+        {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 9},
+        "num_experts_per_tok: 9 experts a token, of 8",
+    ),
+    ({"kv_lora_rank": 512}, "qk_rope_head_dim is missing"),
+    ({"layer_types": ["full_attention"]}, "layer_types: 1 kinds for 32 layers"),
+    ({"layer_types": "full"}, "layer_types: expected a list of strings, found 'full'"),
+    (
+        {"layer_types": ["linear_attention"] * 32},
+        r"layer_types: 'linear_attention' is not supported \(there are: full_a",
+    ),
+    ({"layer_types": ["sliding_attention"] * 32}, "sliding_window is missing"),
     ({"model_type": "lama"}, r"unknown architecture 'lama'; did you mean 'llama'\?"),
     ({"model_type": None}, "model_type is missing"),
     ({"hidden_size": None}, "hidden_size is missing"),
@@ -147,7 +252,22 @@ BAD = [
     ({"num_key_value_heads": 5}, "num_key_value_heads: 32 attention heads cannot share 5"),
     ({"tie_word_embeddings": "no"}, "tie_word_embeddings: expected true or false, found 'no'"),
     ({"torch_dtype": "int4"}, "torch_dtype: unknown dtype 'int4'"),
-    ({"quantization_config": {"bits": 4}}, "quantization_config: llama: quantised weights are not supported yet"),
+    ({"quantization_config": 4}, "quantization_config: expected an object, found 4"),
+    ({"quantization_config": {"bits": 4}}, "quantization_config.quant_method|quant_method is missing"),
+    (
+        {"quantization_config": {"quant_method": "awk"}},
+        r"quantization_config.quant_method: unknown method 'awk'; did you mean 'awq'\?",
+    ),
+    ({"quantization_config": {"quant_method": "awq", "bits": 3}}, "quantization_config.bits: expected 4 or 8, found 3"),
+    (
+        {"quantization_config": {"quant_method": "fp8", "weight_block_size": 128}},
+        "quantization_config.weight_block_size: expected two whole numbers, found 128",
+    ),
+    ({"quantization_config": {"quant_method": "modelopt", "quant_algo": "X"}}, "quant_algo: expected FP8 or NVFP4"),
+    (
+        {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {}}},
+        "quantization_config.config_groups: expected one group",
+    ),
     ({"rope_scaling": "yarn"}, "rope_scaling: expected an object, found 'yarn'"),
     ({"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling.factor: expected a number above 0, found None"),
 ]

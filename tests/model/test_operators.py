@@ -21,12 +21,13 @@ def test_gemm_counts() -> None:
     gemm = Gemm("g", 3, 5, bias=True)
     assert gemm.parameters == 20
     assert gemm.flops(7) == 2 * 7 * 3 * 5
-    assert gemm.elements(7) == 7 * 3 + 3 * 5 + 7 * 5
+    assert gemm.moved_bytes(7, 2) == 2 * (7 * 3 + 3 * 5 + 7 * 5)
+    assert gemm.weight_bytes(2) == 40
     assert Gemm("tied", 3, 5, tied=True).parameters == 0
 
 
 def test_elementwise_counts() -> None:
-    assert Elementwise("norm", 4 * 8, parameters=8).elements(3) == 96
+    assert Elementwise("norm", 4 * 8, parameters=8).moved_bytes(3, 2) == 192
 
 
 def test_names_and_order_of_a_llama_block() -> None:

@@ -1,0 +1,190 @@
+"""One rank's part of a model: operators cut by a plan, with the collectives that this takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import attrs
+
+from simloop.errors import InputError
+from simloop.model.architecture import Block, Model
+from simloop.model.attention import Attention, LatentAttention
+from simloop.model.experts import Experts
+from simloop.model.operators import Collective, Elementwise, Gemm, Operator
+from simloop.model.plan import Plan
+
+__all__ = ["Stage", "shard"]
+
+_PADDING = 64
+"""vLLM pads the vocabulary to a multiple of this before it divides it."""
+
+
+@attrs.frozen
+class Stage:
+    """What one rank of a pipeline stage runs in an iteration. All tensor-parallel ranks of a stage do the same.
+
+    Attributes:
+        index: Which stage.
+        operators: Every operator with how often it runs; layers that are alike together, in order otherwise.
+        send_elements: Elements that a token takes to the next stage, before they are divided over tensor-parallel
+            ranks: the hidden state and the residual; 0 after the last stage.
+        tensor_parallel: Ranks that share every layer.
+    """
+
+    index: int
+    operators: tuple[tuple[Operator, int], ...]
+    send_elements: int = 0
+    tensor_parallel: int = 1
+
+    @property
+    def last(self) -> bool:
+        """Whether the tokens are drawn here."""
+        return self.send_elements == 0
+
+    def weight_bytes(self, dtype_bytes: int) -> int:
+        """Return the bytes of this rank's weights."""
+        return sum(operator.weight_bytes(dtype_bytes) * calls for operator, calls in self.operators)
+
+    def attentions(self) -> Iterator[tuple[Attention | LatentAttention, int]]:
+        """Yield the attention operators with the number of their layers."""
+        for operator, calls in self.operators:
+            if isinstance(operator, Attention | LatentAttention):
+                yield operator, calls
+
+
+def shard(model: Model, plan: Plan) -> tuple[Stage, ...]:
+    """Return one rank of each pipeline stage.
+
+    Raises:
+        InputError: Heads, widths or experts cannot be divided by the plan, or there are fewer layers than stages.
+    """
+    cut = _Cut(model, plan)
+    blocks = [cut.block(block) for block in model.blocks]
+    spans = plan.stage_layers(model.num_layers)
+    return tuple(cut.stage(index, blocks, span, len(spans)) for index, span in enumerate(spans))
+
+
+@attrs.frozen
+class _Cut:
+    """Cuts the operators of one model by one plan."""
+
+    model: Model
+    plan: Plan
+
+    def stage(self, index: int, blocks: list[Block], span: range, stages: int) -> Stage:
+        """Return one rank of a stage that runs the layers of ``span``."""
+        kinds = [self.model.layers[layer] for layer in span]
+        found: list[tuple[Operator, int]] = []
+        if index == 0:
+            found += [(operator, 1) for operator in self.block(self.model.prologue)]
+        for kind in sorted(set(kinds)):
+            found += [(operator, kinds.count(kind)) for operator in blocks[kind]]
+        last = index == stages - 1
+        if last:
+            epilogue = self.block(self.model.epilogue)
+            found += [(_untied(operator) if stages > 1 else operator, 1) for operator in epilogue]
+        sent = 0 if last else 2 * self.model.hidden_size
+        return Stage(index, tuple(found), sent, self.plan.tensor_parallel)
+
+    def block(self, block: Block) -> Block:
+        """Return one rank's operators of a block, with its collectives."""
+        return tuple(piece for operator in block for piece in self._cut(operator))
+
+    def _cut(self, operator: Operator) -> Iterator[Operator]:
+        if isinstance(operator, Experts):
+            yield from self._experts(operator)
+        elif isinstance(operator, Gemm):
+            yield from self._gemm(operator)
+        elif isinstance(operator, Elementwise):
+            yield from self._elementwise(operator)
+        elif isinstance(operator, Attention):
+            heads, kv_heads = self._heads(operator)
+            yield attrs.evolve(operator, num_heads=heads, num_kv_heads=kv_heads)
+        elif isinstance(operator, LatentAttention):
+            yield attrs.evolve(operator, num_heads=self._divided(operator.num_heads, "attention heads"))
+        else:
+            yield operator
+
+    def _gemm(self, gemm: Gemm) -> Iterator[Operator]:
+        ranks, hidden = self.plan.tensor_parallel, self.model.hidden_size
+        if ranks == 1 or gemm.split == "none":
+            yield gemm
+        elif gemm.split in ("row", "partial"):
+            yield attrs.evolve(gemm, k=self._divided(gemm.k, f"inputs of {gemm.name}"))
+            if gemm.split == "row":
+                yield Collective(f"{gemm.name}_all_reduce", "all_reduce", hidden, ranks, gemm.per)
+        elif gemm.split == "vocab":
+            yield attrs.evolve(gemm, n=self._vocabulary())
+            yield Collective("logits_all_gather", "all_gather", gemm.n, ranks, gemm.per)
+        elif gemm.split == "qkv":
+            yield attrs.evolve(gemm, n=self._by_heads(gemm.n, 2))
+        else:
+            yield attrs.evolve(gemm, n=self._divided(gemm.n, f"outputs of {gemm.name}"))
+
+    def _elementwise(self, operator: Elementwise) -> Iterator[Operator]:
+        ranks = self.plan.tensor_parallel
+        if ranks == 1 or operator.split == "none":
+            yield operator
+        elif operator.split == "vocab":
+            table = operator.parameters - self.model.vocab_size * self.model.hidden_size
+            yield attrs.evolve(operator, parameters=table + self._vocabulary() * self.model.hidden_size)
+            yield Collective("embedding_all_reduce", "all_reduce", self.model.hidden_size, ranks)
+        elif operator.split == "qk":
+            yield attrs.evolve(operator, moved=self._by_heads(operator.moved, 1))
+        else:
+            yield attrs.evolve(operator, moved=math.ceil(operator.moved / ranks))
+
+    def _experts(self, experts: Experts) -> Iterator[Operator]:
+        plan, hidden = self.plan, experts.hidden
+        mine = attrs.evolve(experts, gathered=plan.data_parallel)
+        if plan.expert_parallel:
+            mine = attrs.evolve(mine, local=math.ceil(experts.num_experts / plan.expert_ranks))
+        else:
+            mine = attrs.evolve(mine, width=self._divided(experts.width, "width of an expert", plan.expert_ranks))
+        yield from self._exchange("dispatch", "all_gather", hidden + experts.num_experts, experts.top_k * hidden)
+        yield mine
+        yield from self._exchange("combine", "reduce_scatter", hidden, experts.top_k * hidden)
+        if plan.tensor_parallel > 1:
+            yield Collective(f"{experts.name}_all_reduce", "all_reduce", hidden, plan.tensor_parallel)
+
+    def _exchange(self, name: str, kind: str, elements: int, pairs: int) -> Iterator[Operator]:
+        """Yield what data-parallel ranks exchange before and after the experts."""
+        ranks = self.plan.data_parallel
+        if ranks == 1:
+            return
+        if self.plan.all2all_backend == "all_to_all":
+            yield Collective(name, "all_to_all", pairs, ranks)
+        else:
+            yield Collective(name, "all_gather" if kind == "all_gather" else "reduce_scatter", elements * ranks, ranks)
+
+    def _heads(self, attention: Attention) -> tuple[int, int]:
+        """Return query and key-value heads of one rank; the latter are copied where there are more ranks than heads."""
+        ranks, kv_heads = self.plan.tensor_parallel, attention.num_kv_heads
+        if max(ranks, kv_heads) % min(ranks, kv_heads):
+            raise self._error(kv_heads, "key-value heads", ranks)
+        return self._divided(attention.num_heads, "attention heads"), max(1, kv_heads // ranks)
+
+    def _by_heads(self, elements: int, weight: int) -> int:
+        """Return one rank's part of ``elements`` that belong to query heads and ``weight`` times key-value heads."""
+        attention = next(operator for operator in self.model.block if isinstance(operator, Attention))
+        heads, kv_heads = self._heads(attention)
+        return elements * (heads + weight * kv_heads) // (attention.num_heads + weight * attention.num_kv_heads)
+
+    def _vocabulary(self) -> int:
+        padded = math.ceil(self.model.vocab_size / _PADDING) * _PADDING
+        return math.ceil(padded / self.plan.tensor_parallel)
+
+    def _divided(self, size: int, what: str, ranks: int | None = None) -> int:
+        ranks = ranks or self.plan.tensor_parallel
+        if size % ranks:
+            raise self._error(size, what, ranks)
+        return size // ranks
+
+    def _error(self, size: int, what: str, ranks: int) -> InputError:
+        return InputError(f"{self.model.name} cannot be divided over {ranks} ranks: {size} {what}")
+
+
+def _untied(operator: Operator) -> Operator:
+    """Return the head with a weight of its own: on another device than the embedding it cannot share it."""
+    return attrs.evolve(operator, tied=False) if isinstance(operator, Gemm) and operator.tied else operator

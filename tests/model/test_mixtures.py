@@ -1,0 +1,136 @@
+"""Experts, latent attention, windows: the blocks of models that are not all alike."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simloop.errors import InputError
+from simloop.model import (
+    Attention,
+    Balanced,
+    Experts,
+    LatentAttention,
+    RandomRouting,
+    Recorded,
+    load_model,
+)
+
+
+def test_layers_that_differ_are_kinds_with_a_count() -> None:
+    deepseek, maverick, oss = (
+        load_model(name) for name in ("deepseek-v3", "llama-4-maverick-17b-128e", "gpt-oss-120b")
+    )
+    assert [deepseek.layers.count(kind) for kind in range(2)] == [3, 58]
+    assert deepseek.layers[:4] == (0, 0, 0, 1)
+    assert sorted(maverick.layers.count(kind) for kind in range(len(maverick.blocks))) == [12, 12, 24]
+    assert oss.layers == (0, 1) * 18
+    windows = [operator.window for block in oss.blocks for operator in block if isinstance(operator, Attention)]
+    assert windows == [128, None]
+
+
+def test_gemma_looks_back_by_turns() -> None:
+    gemma = load_model("gemma-3-27b")
+    reach = [next(op for op in gemma.blocks[kind] if isinstance(op, Attention)).window for kind in gemma.layers]
+    assert reach[:7] == [1024] * 5 + [None, 1024]
+    assert reach.count(None) == 10
+
+
+def test_latent_attention_has_the_published_shapes() -> None:
+    attention = load_model("deepseek-v3").attention
+    assert isinstance(attention, LatentAttention)
+    assert attention.kv_elements == 576
+    assert attention.decode_flops == 2 * 128 * (576 + 512)
+    assert attention.pair_flops == 2 * 128 * (192 + 128)
+    assert attention.attended(3, 10) == 11 + 12 + 13
+
+
+def test_the_experts_of_a_token_read_little() -> None:
+    experts = Experts("experts", 2048, 768, 128, 8)
+    assert experts.parameters == 128 * 3 * 2048 * 768
+    assert experts.flops(8) == 2 * 8 * 3 * 2048 * 768
+    assert Balanced().load(experts, 1) == pytest.approx((8, 8))
+
+
+def brute_force_distinct(experts: int, top_k: int, tokens: int, shares: list[float] | None = None) -> float:
+    """Let every token draw its experts, many times."""
+    rng = np.random.default_rng(7)
+    seen = [
+        len({int(e) for _ in range(tokens) for e in rng.choice(experts, top_k, replace=False, p=shares)})
+        for _ in range(300)
+    ]
+    return float(np.mean(seen))
+
+
+@pytest.mark.parametrize(("experts", "top_k", "tokens"), [(8, 2, 1), (8, 2, 3), (16, 4, 5), (32, 4, 20)])
+def test_expected_experts_equal_brute_force(experts: int, top_k: int, tokens: int) -> None:
+    layer = Experts("experts", 64, 64, experts, top_k)
+    expected = brute_force_distinct(experts, top_k, tokens)
+    assert Balanced().load(layer, tokens).active == pytest.approx(expected, rel=0.03)
+    assert Recorded((1.0,) * experts).load(layer, tokens).active == pytest.approx(expected, rel=0.03)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([(8, 2), (64, 6), (128, 8), (16, 1)]),
+    st.sampled_from([1, 2, 4, 8]),
+    st.integers(1, 5000),
+    st.integers(0, 5),
+)
+def test_the_busiest_rank_has_at_least_its_share(kind: tuple[int, int], ranks: int, tokens: int, seed: int) -> None:
+    layer = Experts("experts", 64, 64, *kind, local=kind[0] // ranks)
+    fair = Balanced().load(layer, tokens)
+    shares = tuple(1.0 + (number * 7919 + seed) % 5 for number in range(kind[0]))
+    for routing in (RandomRouting(seed), Recorded(shares)):
+        load = routing.load(layer, tokens)
+        assert load == routing.load(layer, tokens)
+        assert load.pairs >= fair.pairs * (1 - 1e-9)
+        assert load.pairs <= tokens * kind[1] * (1 + 1e-9)
+        assert load.active <= layer.local
+    if ranks == 1:
+        assert RandomRouting(seed).load(layer, tokens).pairs == pytest.approx(tokens * kind[1])
+
+
+def test_a_favourite_is_in_the_choice_of_every_token() -> None:
+    layer = Experts("experts", 64, 64, 4, 2, local=2)
+    load = Recorded((100.0, 1.0, 1.0, 1.0)).load(layer, 30)
+    assert load.pairs == pytest.approx(30 * (1 + 1 / 3))
+    assert Recorded((1.0, 0.0, 0.0, 0.0)).load(layer, 30) == pytest.approx((30, 1))
+
+
+def test_recorded_routing_is_read_from_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "experts.json"
+    file.write_text("[3, 1, 0, 4]")
+    recorded = Recorded.read(file)
+    assert recorded.shares == (3, 1, 0, 4)
+    with pytest.raises(InputError, match="recorded routing is of 4 experts, the model has 8"):
+        recorded.load(Experts("experts", 64, 64, 8, 2), 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{}", "expected a JSON list"), ("[]", "not all of them 0"), ("[-1, 2]", "at least 0")]
+)
+def test_routing_that_cannot_be_read(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "experts.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        Recorded.read(file)
+    with pytest.raises(InputError, match="cannot be read"):
+        Recorded.read(tmp_path / "nothing.json")
+
+
+def test_layers_of_a_qwen_mixture_can_be_dense(tmp_path: Path) -> None:
+    import simloop.model
+
+    values = json.loads((Path(simloop.model.__path__[0]) / "catalog/qwen3-30b-a3b.json").read_text())
+    values["mlp_only_layers"], values["decoder_sparse_step"] = [3], 2
+    file = tmp_path / "mixed.json"
+    file.write_text(json.dumps(values))
+    model = load_model(str(file))
+    sparse = [any(isinstance(op, Experts) for op in model.blocks[kind]) for kind in model.layers]
+    assert sparse[:6] == [False, True, False, False, False, True]
