@@ -6,31 +6,94 @@ front of the queue, to be computed again, and nobody is admitted in that iterati
 first come, first served, as long as the budget, ``max_num_seqs`` and the KV memory allow; the first one that does not
 fit stops the rest. What the prefix cache knows of a prompt is not computed again.
 
-Source: vLLM, ``vllm/v1/core/sched/scheduler.py`` (its behaviour); Kwon et al., SOSP 2023; Agrawal et al., OSDI 2024.
+With ``scheduling_policy: priority`` the most urgent waiting request comes first, and the least urgent running one loses
+its blocks. With ``version: "0.6"`` prompts come before decoding: whole prompts in an iteration of their own, and a
+decoding request wants a free block even if it needs none.
+
+Source: vLLM, ``vllm/v1/core/sched/scheduler.py`` and, for 0.6, ``vllm/core/scheduler.py`` (their behaviour);
+Kwon et al., SOSP 2023; Agrawal et al., OSDI 2024.
 
 Parameters:
-    watermark: Share of the KV blocks that an admission must leave free (vLLM V0 used 0.01, V1 uses none).
+    version: Engine to behave like: "0.19" (V1, and everything since) or "0.6" (V0 without chunked prefill).
+    watermark: Share of the KV blocks that an admission must leave free; none in V1, 0.01 in 0.6.
 """
 
 from __future__ import annotations
 
-from simloop.serving import Batch, Request, Worker
+from simloop.errors import InputError
+from simloop.serving import Batch, KVBlocks, Phase, Request, Worker
 
 
-async def schedule(worker: Worker, *, watermark: float = 0.0) -> Batch:
-    """Return the next iteration of a worker."""
-    if worker.paused:
-        for request in list(worker.paused):
-            worker.resume(request)
-    chunks = next_chunks(worker) if worker.prefilling else {}
-    preempted = make_room(worker, chunks)
-    batch = worker.batch()
-    batch.add_decodes()
-    for request, tokens in chunks.items():
-        batch.add_prefill(request, tokens)
-    if worker.waiting and not preempted:
-        admit_waiting(worker, batch, watermark)
-    return batch
+class schedule:  # noqa: N801 - named after what it is, like the functions
+    """The scheduling policy of one worker."""
+
+    def __init__(self, version: str = "0.19", watermark: float | None = None) -> None:
+        if str(version) not in ("0.6", "0.19"):
+            raise InputError(f"vllm behaves like version '0.6' or '0.19', not {version!r}")
+        self.prompts_first = str(version) == "0.6"
+        self.watermark = (0.01 if self.prompts_first else 0.0) if watermark is None else watermark
+
+    async def __call__(self, worker: Worker) -> Batch:
+        """Return the next iteration of a worker."""
+        return self.v0(worker) if self.prompts_first else self.v1(worker)
+
+    def v1(self, worker: Worker) -> Batch:
+        """Everybody who runs, then whoever fits."""
+        if worker.paused:
+            for request in list(worker.paused):
+                worker.resume(request)
+        chunks = next_chunks(worker) if worker.prefilling else {}
+        preempted = make_room(worker, chunks)
+        batch = worker.batch()
+        batch.add_decodes()
+        for request, tokens in chunks.items():
+            batch.add_prefill(request, tokens)
+        if worker.waiting and not preempted:
+            admit_waiting(worker, batch, self.watermark)
+        return batch
+
+    def v0(self, worker: Worker) -> Batch:
+        """Whole prompts, or else one token for everybody."""
+        batch = worker.batch()
+        kv, engine, spare = worker.kv, worker.engine, int(self.watermark * worker.kv.total)
+        while worker.waiting and len(worker.running) < engine.max_num_seqs:
+            request = first_waiting(worker)
+            tokens = request.to_prefill
+            if batch.prefills and batch.num_tokens + tokens > engine.max_num_batched_tokens:
+                break
+            if kv.blocks_for(tokens) > kv.free - (spare if worker.running else 0):
+                break
+            worker.admit(request)
+            batch.add_prefill(request, request.to_prefill)
+        if not batch:
+            while worker.running and kv.free < worker.decoding.blocks_needed + room_in_last(worker):
+                worker.preempt(last_running(worker))
+            batch.add_decodes()
+        return batch
+
+
+def first_waiting(worker: Worker) -> Request:
+    """Return the request that is admitted next."""
+    if worker.engine.scheduling_policy == "fcfs":
+        return worker.waiting[0]
+    return min(worker.waiting, key=urgency)
+
+
+def last_running(worker: Worker) -> Request:
+    """Return the request that loses its blocks next."""
+    if worker.engine.scheduling_policy == "fcfs":
+        return next(reversed(worker.running))
+    return max(worker.running, key=urgency)
+
+
+def urgency(request: Request) -> tuple[int, int, int]:
+    """Order requests from the most to the least urgent."""
+    return request.priority, request.arrival_ns, request.id
+
+
+def room_in_last(worker: Worker) -> int:
+    """Return 1 where the last running request needs no new block: vLLM 0.6 wants a free one all the same."""
+    return 1 - new_blocks(last_running(worker), {}, worker.kv)
 
 
 def next_chunks(worker: Worker) -> dict[Request, int]:
@@ -59,17 +122,54 @@ def chunks_in_order(worker: Worker, wanted: dict[Request, int]) -> dict[Request,
 
 
 def make_room(worker: Worker, chunks: dict[Request, int]) -> bool:
-    """Preempt the last admitted requests until the others have the blocks they need; say whether anybody was."""
+    """Preempt requests until the others have the blocks they need; say whether anybody was."""
     kv, needed, preempted = worker.kv, 0, False
-    for request, tokens in chunks.items():
-        needed += max(0, kv.blocks_for(request.computed + tokens) - request.blocks)
+    for request in chunks:
+        needed += new_blocks(request, chunks, kv)
+    if worker.engine.scheduling_policy == "priority":
+        return worker.decoding.blocks_needed + needed > kv.free and make_room_by_urgency(worker, chunks)
     while worker.decoding.blocks_needed + needed > kv.free:
-        victim = next(reversed(worker.running))
+        victim = last_running(worker)
         if victim in chunks:
-            needed -= max(0, kv.blocks_for(victim.computed + chunks.pop(victim)) - victim.blocks)
+            needed -= new_blocks(victim, chunks, kv)
+            del chunks[victim]
         worker.preempt(victim)
         preempted = True
     return preempted
+
+
+def make_room_by_urgency(worker: Worker, chunks: dict[Request, int]) -> bool:
+    """Walk the running requests in order of admission; who finds no block takes those of the least urgent one.
+
+    Where that is the request itself, those behind it sit this iteration out.
+    """
+    kv, taken = worker.kv, dict[Request, int]()
+    in_order = [request for request in worker.running if request in chunks or request.phase is Phase.DECODING]
+    for place, request in enumerate(in_order):
+        while request in worker.running and new_blocks(request, chunks, kv) > kv.free - sum(taken.values()):
+            victim = last_running(worker)
+            worker.preempt(victim)
+            chunks.pop(victim, None)
+            taken.pop(victim, None)
+            if victim is request:
+                sit_out(worker, in_order[place + 1 :], chunks)
+                return True
+        if request in worker.running:
+            taken[request] = new_blocks(request, chunks, kv)
+    return True
+
+
+def sit_out(worker: Worker, requests: list[Request], chunks: dict[Request, int]) -> None:
+    """Leave requests out of this iteration."""
+    for request in requests:
+        chunks.pop(request, None)
+        if request.phase is Phase.DECODING:
+            worker.pause(request)
+
+
+def new_blocks(request: Request, chunks: dict[Request, int], kv: KVBlocks) -> int:
+    """Return how many KV blocks the next chunk, or the next token, of a running request takes."""
+    return max(0, kv.blocks_for(request.computed + chunks.get(request, 1)) - request.blocks)
 
 
 def threshold(worker: Worker) -> int:
@@ -81,7 +181,7 @@ def admit_waiting(worker: Worker, batch: Batch, watermark: float) -> None:
     """Admit waiting requests, first come, first served, until one does not fit."""
     engine, kv = worker.engine, worker.kv
     while worker.waiting and len(worker.running) < engine.max_num_seqs:
-        request = worker.waiting[0]
+        request = first_waiting(worker)
         cached, idle = kv.found(request)  # blocks in the prefix cache, and how many of them count as free now
         left = request.to_prefill - cached * kv.block_size
         tokens = min(left, threshold(worker), engine.max_num_batched_tokens - batch.num_tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -24,6 +24,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         num_gpu_blocks_override: KV blocks to have, whatever the memory says.
         long_prefill_token_threshold: Most prompt tokens of one request in one iteration; 0 is no limit.
         scheduler_reserve_full_isl: Admit a request only when its whole prompt fits, not just its first chunk.
+        scheduling_policy: Who is admitted first and preempted last: ``fcfs``, or ``priority`` (lower is more urgent).
         enable_prefix_caching: Keep freed blocks and find them again by their hashes, where the workload gives hashes.
         dtype: Precision of weights and arithmetic; ``auto`` is the model's own.
     """
@@ -36,5 +37,6 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     num_gpu_blocks_override: _Positive | None = None
     long_prefill_token_threshold: Annotated[int, Meta(ge=0)] = 0
     scheduler_reserve_full_isl: bool = True
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     enable_prefix_caching: bool = True
     dtype: str = "auto"

@@ -23,6 +23,7 @@ class Ref:
     computed: int = 0
     generated: int = 0
     hashes: tuple[int, ...] = ()
+    priority: int = 0
     table: list[int] = field(default_factory=list)
     preemptions: int = 0
     scheduled_ns: int = -1
@@ -46,6 +47,7 @@ class Setting:
     threshold: int = 0
     full_isl: bool = True
     watermark: float = 0.0
+    by_priority: bool = False
 
     def blocks_for(self, tokens: int) -> int:
         return (tokens + self.block_size - 1) // self.block_size
@@ -75,6 +77,12 @@ class Pool:
             self.users[block] -= 1
             if self.users[block] == 0:
                 self.free.append(block)
+
+    def forget(self, table: list[int]) -> None:
+        """Forget what blocks were to hold."""
+        for block in table:
+            if block in self.hash_of:
+                self.known[self.hash_of.pop(block)].remove(block)
 
     def share(self, block: int) -> None:
         """Hold a block that is known already."""
@@ -153,16 +161,27 @@ def _found(request: Ref, setting: Setting, pool: Pool) -> list[int]:
     return found
 
 
+def _urgency(request: Ref) -> tuple[int, int, int]:
+    return request.priority, request.arrival_ns, request.id
+
+
 def vllm(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, now: int) -> tuple[Step, bool]:
     """vLLM V1, read from its description line by line."""
-    budget, step, preempted = setting.max_num_batched_tokens, [], False
+    budget, preempted = setting.max_num_batched_tokens, False
+    step: Step = []
     index = 0
     while index < len(running) and budget > 0:
         request = running[index]
         tokens = min(request.reached - request.computed, setting.threshold or 10**9, budget)
         gone = False
         while not _grow(request, request.computed + tokens, setting, pool):
-            victim = running.pop()
+            victim = max(running, key=_urgency) if setting.by_priority else running[-1]
+            running.remove(victim)
+            if any(r is victim for r, _ in step):
+                budget += sum(n for r, n in step if r is victim)
+                step = [(r, n) for r, n in step if r is not victim]
+                index -= 1
+                pool.forget(victim.table[victim.computed // setting.block_size :])  # they will not be computed
             pool.give_back(victim.table)
             victim.table, victim.computed, victim.decoding = [], 0, False
             victim.preemptions += 1
@@ -177,7 +196,7 @@ def vllm(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, n
         budget -= tokens
         index += 1
     while waiting and not preempted and len(running) < setting.max_num_seqs and budget > 0:
-        request = waiting[0]
+        request = min(waiting, key=_urgency) if setting.by_priority else waiting[0]
         found = _found(request, setting, pool)
         cached = len(found) * setting.block_size
         tokens = min(request.reached - cached, setting.threshold or 10**9, budget)
@@ -186,7 +205,7 @@ def vllm(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, n
         spare = int(setting.watermark * setting.total_blocks) if running else 0
         if setting.blocks_for(gate) - len(found) + idle > len(pool.free) - spare:
             break
-        waiting.pop(0)
+        waiting.remove(request)
         for block in found:
             pool.share(block)
         request.table, request.computed = list(found), cached
@@ -213,3 +232,38 @@ def orca(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, n
         running.append(request)
         step.append((request, request.prompt))
     return step, False
+
+
+def vllm_06(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, now: int) -> tuple[Step, bool]:
+    """vLLM 0.6 without chunked prefill: prompts first, in iterations of their own."""
+    step: Step = []
+    while waiting and len(running) < setting.max_num_seqs:
+        request = waiting[0]
+        spare = int(setting.watermark * setting.total_blocks) if running else 0
+        if step and sum(tokens for _, tokens in step) + request.reached > setting.max_num_batched_tokens:
+            break
+        if setting.blocks_for(request.reached) > len(pool.free) - spare:
+            break
+        waiting.pop(0)
+        _grow(request, request.reached, setting, pool)
+        if request.scheduled_ns < 0:
+            request.scheduled_ns = now
+        running.append(request)
+        step.append((request, request.reached))
+    if step:
+        return step, False
+    index, preempted = 0, False
+    while index < len(running):
+        request = running[index]
+        if pool.free:
+            _grow(request, request.computed + 1, setting, pool)
+            step.append((request, 1))
+            index += 1
+            continue
+        victim = running.pop()
+        pool.give_back(victim.table)
+        victim.table, victim.computed, victim.decoding = [], 0, False
+        victim.preemptions += 1
+        waiting.insert(0, victim)
+        preempted = True
+    return step, preempted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +48,23 @@ def scenarios(draw: st.DrawFn) -> tuple[Arrivals, reference.Setting]:
     return draw(arrivals(longest=min(longest, 200))), setting
 
 
+@st.composite
+def prefixes(draw: st.DrawFn) -> tuple[Arrivals, reference.Setting, Hashes]:
+    """Scenarios whose requests share prefixes: each continues a random stretch of an earlier one."""
+    rows, setting = draw(scenarios())
+    hashes: Hashes = []
+    for index, (_, prompt, output) in enumerate(rows):
+        blocks = (prompt + output) // setting.block_size
+        parent: tuple[int, ...] = ()
+        continues: bool = draw(st.booleans())
+        if hashes and continues:
+            parent = hashes[draw(st.integers(0, index - 1))]
+        shared = parent[: draw(st.integers(0, blocks))]
+        own = tuple(1000 * (index + 1) + number for number in range(blocks - len(shared)))
+        hashes.append((shared + own)[: draw(st.sampled_from([blocks, prompt // setting.block_size]))])
+    return rows, setting, hashes
+
+
 def engine_of(setting: reference.Setting) -> Engine:
     return Engine(
         max_num_seqs=setting.max_num_seqs,
@@ -55,6 +73,7 @@ def engine_of(setting: reference.Setting) -> Engine:
         max_model_len=100_000,
         long_prefill_token_threshold=setting.threshold,
         scheduler_reserve_full_isl=setting.full_isl,
+        scheduling_policy="priority" if setting.by_priority else "fcfs",
     )
 
 
@@ -68,9 +87,15 @@ def compare(
     """Run both, assert that they agree, and return how many preemptions and tokens from the prefix cache there were."""
     keys = hashes or [()] * len(rows)
     slow = [reference.Ref(i, *row, hashes=key) for i, (row, key) in enumerate(zip(rows, keys, strict=True))]
-    reference.run(slow, setting, getattr(reference, policy), price_ns)
+    for request in slow:
+        request.priority = request.id % 3 if setting.by_priority else 0
+    scheduler = {"vllm": reference.vllm, "orca": reference.orca, "0.6": reference.vllm_06}[policy]
+    if policy == "0.6":
+        policy, params = "vllm", {"version": "0.6", "watermark": setting.watermark}
+    reference.run(slow, setting, scheduler, price_ns)
     cluster = make_cluster(schedule=policy, params=params, engine=engine_of(setting), blocks=setting.total_blocks)
-    fast, times = serve(cluster, rows, keys, setting.block_size), token_times(cluster)
+    fast = serve(cluster, rows, keys, setting.block_size, 3 if setting.by_priority else 1)
+    times = token_times(cluster)
     for mine, theirs in zip(fast, slow, strict=True):
         assert times[mine.id] == theirs.token_ns
         assert mine.scheduled_ns == theirs.scheduled_ns
@@ -90,6 +115,19 @@ def test_vllm(scenario: tuple[Arrivals, reference.Setting]) -> None:
     compare(rows, setting, "vllm", {"watermark": setting.watermark} if setting.watermark else None)
 
 
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(prefixes())
+def test_vllm_with_priorities(scenario: tuple[Arrivals, reference.Setting, Hashes]) -> None:
+    rows, setting, hashes = scenario
+    compare(rows, replace(setting, by_priority=True, threshold=0), "vllm", {"watermark": setting.watermark}, hashes)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(scenarios())
+def test_vllm_06(scenario: tuple[Arrivals, reference.Setting]) -> None:
+    compare(*scenario, "0.6")
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(scenarios())
 def test_orca(scenario: tuple[Arrivals, reference.Setting]) -> None:
@@ -100,23 +138,6 @@ def test_the_scenarios_reach_preemption() -> None:
     setting = reference.Setting(max_num_seqs=8, max_num_batched_tokens=64, block_size=4, total_blocks=20)
     preemptions, _ = compare([(i, 15, 40) for i in range(8)], setting, "vllm")
     assert preemptions > 3
-
-
-@st.composite
-def prefixes(draw: st.DrawFn) -> tuple[Arrivals, reference.Setting, Hashes]:
-    """Scenarios whose requests share prefixes: each continues a random stretch of an earlier one."""
-    rows, setting = draw(scenarios())
-    hashes: Hashes = []
-    for index, (_, prompt, output) in enumerate(rows):
-        blocks = (prompt + output) // setting.block_size
-        parent: tuple[int, ...] = ()
-        continues: bool = draw(st.booleans())
-        if hashes and continues:
-            parent = hashes[draw(st.integers(0, index - 1))]
-        shared = parent[: draw(st.integers(0, blocks))]
-        own = tuple(1000 * (index + 1) + number for number in range(blocks - len(shared)))
-        hashes.append((shared + own)[: draw(st.sampled_from([blocks, prompt // setting.block_size]))])
-    return rows, setting, hashes
 
 
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))

@@ -101,12 +101,13 @@ def serve(
     arrivals: Sequence[tuple[int, int, int]],
     hashes: Sequence[tuple[int, ...]] | None = None,
     hash_block_size: int = 16,
+    priorities: int = 1,
 ) -> list[Request]:
     """Serve ``(arrival_ns, prompt, output)`` requests to the end; return them in order of arrival."""
     keys = hashes or [()] * len(arrivals)
     workload = [
-        Arrival(*row, hash_ids=key or None, hash_block_size=hash_block_size)
-        for row, key in zip(arrivals, keys, strict=True)
+        Arrival(*row, priority=index % priorities, hash_ids=key or None, hash_block_size=hash_block_size)
+        for index, (row, key) in enumerate(zip(arrivals, keys, strict=True))
     ]
     simloop.run(cluster.serve(workload))
     records = cluster.records
