@@ -38,5 +38,7 @@ def find_content(kind: str, name: str) -> Path:
     if not path.is_file():
         singular = {"policies": "policy", "devices": "device", "configs": "config"}[kind]
         names = content_names(kind)
-        raise InputError(f"no bundled {singular} is called {name!r}{did_you_mean(name, names)} (there are: {', '.join(names)})")
+        raise InputError(
+            f"no bundled {singular} is called {name!r}{did_you_mean(name, names)} (there are: {', '.join(names)})"
+        )
     return path

@@ -15,7 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
-    r"(?P<mark><!-- not run[^\n]*-->\n+)?```(?P<head>python|yaml|json|toml|csv)(?P<title>[^\n]*)\n(?P<code>.*?)^```", re.M | re.S
+    r"(?P<mark><!-- not run[^\n]*-->\n+)?```(?P<head>python|yaml|json|toml|csv)(?P<title>[^\n]*)\n(?P<code>.*?)^```",
+    re.MULTILINE | re.DOTALL,
 )
 
 

@@ -1,7 +1,7 @@
 """Draw docs/img/overload.png, the picture in the README: ``python docs/img/draw.py`` (needs matplotlib).
 
-One A100, Poisson arrivals of Azure's 2023 conversations at 8 and at 10 requests a second: just below and just above what it
-can serve.
+One A100, Poisson arrivals of Azure's 2023 conversations at 8 and at 10 requests a second: just below and just above
+what it can serve.
 """
 
 from __future__ import annotations
