@@ -1,0 +1,223 @@
+"""The engine: who has which rate until when.
+
+Between two changes (a transfer comes, ends or is cancelled) all rates are constant, so only changes are events. Inside,
+time is a real number: a transfer that ends at 10.4 ns frees its share at 10.4 ns, and its sender hears of it at 11. So
+nothing is lost to rounding, however many transfers follow each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from simloop.clock import now_ns
+from simloop.network.fairness import components, fill
+from simloop.network.flow import Flow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from simloop.network.flow import Path
+
+__all__ = ["Group", "Traffic"]
+
+
+class Group:
+    """Paths whose rates were computed together.
+
+    Attributes:
+        paths: They share links, directly or over others.
+        due: When the first transfer on them ends, in ns; ``inf`` while the links are down.
+        replaced: Whether the rates were computed anew since.
+    """
+
+    __slots__ = ("due", "paths", "replaced")
+
+    def __init__(self, paths: list[Path], at: float) -> None:
+        self.paths = paths
+        self.replaced = False
+        soonest = math.inf
+        for path in paths:  # every path was served up to `at`
+            if path.group is not None:
+                path.group.replaced = True
+            path.group = self
+            if path.rate > 0:
+                left = (path.head - path.served) / path.rate
+                if left < soonest:
+                    soonest = left
+        self.due = at + soonest
+
+
+class Traffic:
+    """Everything under way on links that may share transfers: those of one fabric, or a link that stands alone.
+
+    There is one timer, set to the next end of a transfer. All that changes at one instant is taken together, by a
+    timer at that instant, which runs when nothing else is ready.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+        self._serial = 0
+        self._changed: dict[Path, None] = {}
+        self._busy: dict[Path, None] = {}
+        self._groups: list[tuple[float, int, Group]] = []
+
+    def start(self, path: Path, nbytes: int) -> Flow:
+        """Begin a transfer, or put it in line when the path has as many as it may."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._forget(loop)
+        now = now_ns()
+        self._finish_until(now)
+        flow = Flow(path, nbytes, now)
+        if path.limit is not None and path.count + len(path.arriving) >= path.limit:
+            path.waiting.append(flow)
+        else:
+            path.arriving.append(flow)
+            self.touch(path)
+        return flow
+
+    def cancel(self, flow: Flow) -> None:
+        """Take a transfer out, unless it is done; what it had is free at this instant."""
+        if not self.is_running():
+            return  # its run is over, and so is the transfer
+        now = now_ns()
+        self._finish_until(now)
+        if flow.is_set():
+            return
+        path = flow.path
+        path.advance(now)
+        carried = path.remove(flow)
+        for link in path.links:
+            link.note_cancelled(carried)
+        if path.waiting and path.limit is not None and path.count + len(path.arriving) < path.limit:
+            path.arriving.append(path.waiting.popleft())
+        if not path.arriving:
+            self._note_busy(path, now)  # not later: this may be the end of the run
+        self.touch(path)
+
+    def touch(self, path: Path) -> None:
+        """Compute the rates around ``path`` anew before the clock moves."""
+        self._changed[path] = None
+        self._arm(now_ns())
+
+    def settle(self) -> None:
+        """Bring everything up to the present, so that what is asked next is true at this instant."""
+        if not self.is_running():
+            return
+        now = now_ns()
+        self._finish_until(now)
+        if self._changed:
+            changed, self._changed = self._changed, {}
+            self._rearrange(changed, now)
+        while self._groups and self._groups[0][2].replaced:
+            heappop(self._groups)
+        if self._groups and self._groups[0][0] < math.inf:
+            due = self._groups[0][0]
+            self._arm(max(math.ceil(due - _slack_ns(due)), now))
+
+    def is_running(self) -> bool:
+        """Return whether the loop of the transfers under way is the one that runs."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin a new run: what the last one left under way will never end."""
+        for path in (*self._busy, *self._changed):
+            path.forget()
+            for link in path.links:
+                link.paths.clear()
+                link.load, link.busy_since = 0, None
+        for table in (self._changed, self._busy, self._groups):
+            table.clear()
+        self._loop, self._timer = loop, None
+
+    def _arm(self, when_ns: int) -> None:
+        if self._timer is not None:
+            if self._timer_ns == when_ns:
+                return
+            self._timer.cancel()
+        assert self._loop is not None
+        self._timer_ns = when_ns
+        self._timer = self._loop.call_later((when_ns - now_ns()) / 1e9, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.settle()
+
+    def _finish_until(self, now: int) -> None:
+        """End what is due, in order, each at its own time; what that changes may let more end before ``now``."""
+        slack = _slack_ns(now)
+        while self._groups and self._groups[0][0] <= now + slack:
+            _, _, group = heappop(self._groups)
+            if not group.replaced:
+                self._finish(group, min(group.due, now), slack)
+
+    def _finish(self, group: Group, at: float, slack: float) -> None:
+        changed = []
+        for path in group.paths:
+            path.served = served = path.served + path.rate * (at - path.since)  # path.advance, without the call
+            path.since = at
+            reach = served + path.rate * slack
+            if path.head <= reach:
+                self._end(path, path.pop_done(reach), at)
+                changed.append(path)
+        self._rearrange(changed, at)
+
+    def _end(self, path: Path, done: list[Flow], at: float) -> None:
+        """Wake the senders of what is done, and admit as many that wait in line."""
+        for flow in done:
+            for link in path.links:
+                link.note_done(flow, at)
+            flow.set()
+            if path.waiting:
+                self._admit(path, path.waiting.popleft())
+
+    def _admit(self, path: Path, flow: Flow) -> None:
+        self._serial += 1
+        path.admit(flow, self._serial)
+
+    def _rearrange(self, changed: Iterable[Path], at: float) -> None:
+        """Admit what came, and compute the rates of everything that shares a link with a changed path."""
+        links = {}
+        for path in changed:
+            path.advance(at)
+            arriving, path.arriving = path.arriving, []
+            for flow in arriving:
+                self._admit(path, flow)
+            self._note_busy(path, at)
+            links.update(dict.fromkeys(path.links))
+        self._serial += 1
+        for found_links, paths in components(links, self._serial):
+            for path in paths:
+                if path.since != at:
+                    path.advance(at)
+            fill(found_links, paths)
+            group = Group(paths, at)
+            self._serial += 1
+            heappush(self._groups, (group.due, self._serial, group))
+
+    def _note_busy(self, path: Path, at: float) -> None:
+        """Tell the links whether ``path`` is busy."""
+        if path.count and path not in self._busy:
+            self._busy[path] = None
+            for link in path.links:
+                link.add_path(path, at)
+        elif not path.count and path in self._busy:
+            del self._busy[path]
+            for link in path.links:
+                link.drop_path(path, at)
+            if path.group is not None:
+                path.group.replaced = True
+            path.forget()
+
+
+def _slack_ns(at: float) -> float:
+    """Return what counts as no time: a thousandth of a ns, or the precision of a float that holds ``at``."""
+    return 1e-3 + at * 1e-15
