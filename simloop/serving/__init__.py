@@ -7,6 +7,7 @@ from simloop.serving.engine import Engine
 from simloop.serving.generation import Generation, Token
 from simloop.serving.hooks import MOMENTS, Hook, Hooks, Moment
 from simloop.serving.kv import KVBlocks
+from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import PolicyInfo, PolicySource, load_policy, policy_info, policy_names
 from simloop.serving.request import Phase, Request, Status
 from simloop.serving.worker import Recorder, SchedulePolicy, Worker
@@ -22,6 +23,7 @@ __all__ = [
     "Hook",
     "Hooks",
     "KVBlocks",
+    "Lockstep",
     "Moment",
     "Phase",
     "PolicyInfo",

@@ -14,6 +14,7 @@ from simloop.errors import PolicyError
 from simloop.serving.generation import Generation
 from simloop.serving.hooks import Hook, Hooks, Moment
 from simloop.serving.loads import LoadIndex
+from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import never_suspends
 from simloop.serving.request import Phase, Request, Status
 from simloop.serving.worker import Recorder, Worker
@@ -37,6 +38,7 @@ class Cluster:
         records: Where everything that happens is kept.
         hooks: The breakpoints.
         control: The controller, if there is one.
+        lockstep: Groups of workers that iterate together.
         arrived: Requests that have arrived so far.
         finished: Requests that have ended so far, however they ended.
     """
@@ -46,6 +48,7 @@ class Cluster:
     records: Recorder
     hooks: Hooks
     control: ControlPolicy | None = None
+    lockstep: Sequence[Lockstep] = ()
     route_name: str = "route"
     control_name: str = "control"
     on_end: Callable[[], None] | None = None
@@ -139,8 +142,11 @@ class Cluster:
         self._group = group = asyncio.TaskGroup()
         await group.__aenter__()
         add_note(self.describe)
-        for worker in self.workers:
-            self._services.append(group.create_task(worker.run(), name=f"worker {worker.name}"))
+        together = {rank for engine in self.lockstep for rank in engine.ranks}
+        engines: list[Lockstep | Worker] = [*self.lockstep]
+        engines += [worker for worker in self.workers if worker not in together]
+        for engine in engines:
+            self._services.append(group.create_task(engine.run(), name=f"worker {engine.name}"))
         if self.control is not None:
             self._services.append(group.create_task(self._run_control(), name=f"controller {self.control_name}"))
         return self

@@ -82,6 +82,8 @@ class Worker:
         preemptions: How often a request lost its blocks here.
         busy_ns: Time spent in iterations.
         step_ends: End of each decode iteration, ns.
+        wake: Set when something changes that a sleeping worker may want to know.
+        executing: Whether an iteration runs.
     """
 
     name: str
@@ -112,41 +114,49 @@ class Worker:
     busy_ns: int = 0
     step_ends: array[int] = attrs.Factory(lambda: array("q"))
     loads: LoadIndex | None = None
-    _wake: Event = attrs.field(init=False)
+    wake: Event = attrs.field(init=False)
+    executing: bool = False
     _moments: list[Moment] = attrs.Factory(list)
     _listened: dict[Request, None] = attrs.Factory(dict)
     _aborted: list[tuple[Request, str]] = attrs.Factory(list)
-    _in_iteration: bool = False
     _next_sample_ns: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.decoding = Cohort(self.kv.block_size)
         self.max_model_len = self.engine.max_model_len or self.model.max_model_len
-        self._wake = Event(f"work for {self.name}")
+        self.wake = Event(f"work for {self.name}")
 
     # -- what runs ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serve for ever: schedule, execute, commit."""
         while True:
-            self._wake.clear()
-            batch = await self._next_batch()
-            if self._moments:
-                await self._fire()
-            if batch is None or batch.num_tokens == 0:
+            self.wake.clear()
+            batch = await self.next_batch()
+            if batch.num_tokens == 0:
                 await self._idle()
                 continue
             start_ns = now_ns()
-            self._in_iteration = True
+            self.executing = True
             await sleep_until_ns(start_ns + self.timing.iteration_ns(batch))
-            self._in_iteration = False
+            self.executing = False
             self.commit(batch, start_ns)
             if self._moments:
-                await self._fire()
+                await self.fire()
 
-    async def _next_batch(self) -> Batch | None:
+    async def next_batch(self) -> Batch:
+        """Ask the scheduling policy what to do; an empty batch is nothing.
+
+        Raises:
+            PolicyError: It raised; the message names it, the time and the worker.
+        """
         try:
-            return await self.schedule(self)
+            batch = await self.schedule(self)
+            if self._moments:
+                await self.fire()
+            return Batch(self) if batch is None else batch
+        except PolicyError:
+            raise
         except Exception as error:
             raise PolicyError(
                 f"scheduling policy {self.policy_name} raised {type(error).__name__}: {error} "
@@ -154,10 +164,10 @@ class Worker:
             ) from error
 
     async def _idle(self) -> None:
-        if self._wake.is_set():  # something changed while the policy ran: ask it again, but let the others run
+        if self.wake.is_set():  # something changed while the policy ran: ask it again, but let the others run
             await sleep_ns(0)
         else:
-            await self._wake.wait()
+            await self.wake.wait()
 
     def commit(self, batch: Batch, start_ns: int) -> None:
         """Book what an iteration has done: tokens, first tokens, ends, KV blocks given back."""
@@ -254,7 +264,7 @@ class Worker:
         request.worker = self
         request.phase = Phase.WAITING
         self.waiting.append(request)
-        self._wake.set()
+        self.wake.set()
         if self.loads is not None:
             self.loads.changed(self)
 
@@ -262,7 +272,7 @@ class Worker:
         """End a request before its time: at once if it waits, else when the running iteration is over."""
         if request.phase is Phase.DONE:
             return
-        if self._in_iteration and request.phase is not Phase.WAITING:
+        if self.executing and request.phase is not Phase.WAITING:
             self._aborted.append((request, reason))
         else:
             self._drop(request, reason, now_ns())
@@ -318,7 +328,7 @@ class Worker:
         request.preemptions += 1
         self.preemptions += 1
         self.waiting.appendleft(request)
-        self._wake.set()
+        self.wake.set()
         self._tell("preempted", request)
 
     def pause(self, request: Request) -> None:
@@ -346,8 +356,8 @@ class Worker:
 
     async def changed(self) -> None:
         """Wait until a request arrives, or anything else happens that a policy may want to react to."""
-        self._wake.clear()
-        await self._wake.wait()
+        self.wake.clear()
+        await self.wake.wait()
 
     # -- the rest ----------------------------------------------------------------------------------------------
 
@@ -399,7 +409,7 @@ class Worker:
         else:
             return
         self._end(request, Status.FAILED, time_ns, reason)
-        self._wake.set()
+        self.wake.set()
 
     def _drop_aborted(self, end_ns: int) -> None:
         aborted, self._aborted = self._aborted, []
@@ -423,7 +433,8 @@ class Worker:
             for listener in request.listeners or ():
                 listener(request, end_ns)
 
-    async def _fire(self) -> None:
+    async def fire(self) -> None:
+        """Call the hooks of what has happened since the last time."""
         moments, self._moments = self._moments, []
         for moment in moments:
             await self.hooks.fire(moment)

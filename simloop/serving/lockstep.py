@@ -1,0 +1,80 @@
+"""Data-parallel ranks that share experts and therefore iterate together.
+
+The tokens of all ranks go through the same experts, so no rank can start its next iteration before the others: every
+iteration takes as long as that of the slowest rank, all pad their tokens to the most that any has, and a rank without
+work runs a dummy batch (as vLLM does for mixtures of experts; it calls a stretch of such iterations a wave).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from simloop.clock import Event, now_ns, sleep_ns, sleep_until_ns
+from simloop.serving.batch import Batch
+from simloop.serving.worker import Worker
+
+__all__ = ["Lockstep"]
+
+
+@attrs.define(eq=False)
+class Lockstep:
+    """The ranks of one data-parallel engine.
+
+    Each is a worker with its own queue, KV memory and scheduling policy; requests are routed to ranks.
+
+    Attributes:
+        ranks: The ranks.
+        waves: Stretches of iterations without a pause.
+        dummies: Iterations that a rank spent on a dummy batch, of all ranks together.
+        padding: Tokens that were computed only because another rank had more.
+    """
+
+    ranks: Sequence[Worker]
+    waves: int = 0
+    dummies: int = 0
+    padding: int = 0
+    _wake: Event = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._wake = Event(f"work for {self.name}")
+        for rank in self.ranks:
+            rank.wake = self._wake
+
+    @property
+    def name(self) -> str:
+        """The names of its first and its last rank."""
+        return f"{self.ranks[0].name}..{self.ranks[-1].name}"
+
+    async def run(self) -> None:
+        """Serve for ever: everybody schedules, all execute, everybody commits."""
+        idle = True
+        while True:
+            self._wake.clear()
+            batches = [await rank.next_batch() for rank in self.ranks]
+            most = max(batch.num_tokens for batch in batches)
+            if most == 0:
+                idle = True
+                await (sleep_ns(0) if self._wake.is_set() else self._wake.wait())
+                continue
+            self.waves += idle
+            idle = False
+            await self._execute(batches, most)
+
+    async def _execute(self, batches: Sequence[Batch], most: int) -> None:
+        start_ns = now_ns()
+        working = [(rank, batch) for rank, batch in zip(self.ranks, batches, strict=True) if batch]
+        self.dummies += len(self.ranks) - len(working)
+        self.padding += sum(most - batch.num_tokens for batch in batches)
+        for rank, batch in zip(self.ranks, batches, strict=True):
+            rank.executing = True
+            batch.num_tokens = most
+        durations = [rank.timing.iteration_ns(batch) for rank, batch in zip(self.ranks, batches, strict=True)]
+        await sleep_until_ns(start_ns + max(durations))
+        for rank in self.ranks:
+            rank.executing = False
+        for rank, batch in working:
+            rank.commit(batch, start_ns)
+        for rank, _ in working:
+            await rank.fire()

@@ -1,0 +1,54 @@
+"""Data-parallel ranks with shared experts: one clock beat for all of them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simloop.serving import Engine, Lockstep
+from tests.serving.world import make_cluster, price_ns, serve, token_times
+
+Rows = list[tuple[int, int, int]]
+
+
+def test_an_iteration_takes_as_long_as_its_slowest_rank() -> None:
+    cluster = make_cluster(workers=2, route="round_robin")
+    cluster.lockstep = [engine := Lockstep(cluster.workers)]
+    requests = serve(cluster, [(0, 30, 1), (0, 10, 1)])
+    assert requests[0].finish_ns == requests[1].finish_ns == price_ns([(30, 0)], 0, 0, 30, 1)
+    assert (engine.waves, engine.dummies, engine.padding) == (1, 0, 20)
+
+
+def test_a_rank_without_work_runs_dummies() -> None:
+    cluster = make_cluster(workers=2, route="round_robin")
+    cluster.lockstep = [engine := Lockstep(cluster.workers)]
+    serve(cluster, [(0, 30, 5)])
+    assert (engine.waves, engine.dummies, engine.padding) == (1, 5, 30 + 4)
+    assert [worker.iterations for worker in cluster.workers] == [5, 0]
+
+
+def test_a_pause_begins_a_new_wave() -> None:
+    cluster = make_cluster(workers=3, route="round_robin")
+    cluster.lockstep = [engine := Lockstep(cluster.workers)]
+    serve(cluster, [(0, 30, 5), (10**9, 30, 5), (2 * 10**9, 30, 5)])
+    assert engine.waves == 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 400), st.integers(1, 90), st.integers(1, 30)), min_size=1, max_size=14),
+    st.integers(1, 4),
+)
+def test_everything_is_served_and_ranks_keep_step(rows: Rows, ranks: int) -> None:
+    cluster = make_cluster(
+        workers=ranks, route="round_robin", engine=Engine(max_num_seqs=4, max_num_batched_tokens=64), blocks=30
+    )
+    cluster.lockstep = [Lockstep(cluster.workers)]
+    requests = serve(cluster, sorted((1000 * at, prompt, output) for at, prompt, output in rows))
+    assert [request.generated for request in requests] == [request.output_tokens for request in requests]
+    ends = sorted({time for times in token_times(cluster).values() for time in times})
+    gaps = {after - before for before, after in pairwise(ends)}
+    assert not gaps or min(gaps) >= 7000  # nobody ends an iteration in between: none is shorter than 7 us
+    assert all(worker.kv.used == 0 for worker in cluster.workers)
