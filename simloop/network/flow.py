@@ -102,7 +102,7 @@ class Path:
         Raises:
             InputError: ``nbytes`` is not a number of bytes.
         """
-        if nbytes < 0 or nbytes != int(nbytes):
+        if not (nbytes >= 0 and nbytes == nbytes // 1):
             raise InputError(f"{nbytes!r} bytes cannot be sent: a whole number, 0 or more, is expected")
         if nbytes == 0 or not self.links:
             return

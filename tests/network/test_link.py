@@ -193,7 +193,7 @@ def test_what_cannot_be_a_link(arguments: dict[str, float], message: str) -> Non
         Link(**arguments)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("nbytes", [-1, 1.5])
+@pytest.mark.parametrize("nbytes", [-1, 1.5, float("nan"), float("inf")])
 def test_what_cannot_be_sent(nbytes: int) -> None:
     with pytest.raises(InputError, match="whole number"):
         run(Link(1).send(nbytes))
