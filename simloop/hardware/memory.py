@@ -114,45 +114,58 @@ def memory_plan(
             model.
     """
     model = model.with_dtype(serving_dtype(model, device, dtype)).with_kv_cache_dtype(kv_cache_dtype)
-    plan = plan or Plan()
-    where = f"{device.name} at {gpu_memory_utilization:g}"
-    usable = int(device.memory_bytes * gpu_memory_utilization)
-    plans = []
-    for stage in shard(model, plan):
-        weights = stage.weight_bytes(model.dtype_bytes)
-        activations = _activation_bytes(model, stage, max_num_batched_tokens, max_num_seqs)
-        other = OTHER_BYTES + _nccl_bytes(plan)
-        if weights >= usable and num_gpu_blocks_override is None:
-            each = f" on each of {plan.expert_ranks * plan.pipeline_parallel}" if plan != Plan() else ""
-            raise InputError(
-                f"{model.name} needs {weights / 1e9:.1f} GB of weights{each}; {where} has {usable / 1e9:.1f} GB"
-            )
-        left = usable - weights - activations - other
-        layout = _layout(model, stage, left, max_num_seqs, max_num_batched_tokens)
-        plans.append(
-            MemoryPlan(
-                device_bytes=device.memory_bytes,
-                usable_bytes=usable,
-                weight_bytes=weights,
-                activation_bytes=activations,
-                other_bytes=other,
-                window_bytes=layout.window_bytes,
-                kv_bytes=max(left - layout.window_bytes, 0),
-                block_bytes=block_size * layout.token_bytes,
-                block_size=block_size,
-                num_blocks=num_gpu_blocks_override or (left - layout.window_bytes) // (block_size * layout.token_bytes),
-                overridden=num_gpu_blocks_override is not None,
-            )
-        )
-    least = min(plans, key=lambda found: found.num_blocks)
+    limits = _Limits(gpu_memory_utilization, max_num_batched_tokens, max_num_seqs, block_size, num_gpu_blocks_override)
+    ranks = [_rank(model, device, plan or Plan(), stage, limits) for stage in shard(model, plan or Plan())]
+    least = min(ranks, key=lambda found: found.num_blocks)
     if least.num_blocks < 1:
-        taken = (least.weight_bytes, least.activation_bytes, least.other_bytes)
-        weight, activation, rest = (f"{size / 1e9:.1f} GB" for size in taken)
+        taken = (least.weight_bytes, least.activation_bytes, least.other_bytes, least.usable_bytes)
+        weights, activations, other, usable = (f"{size / 1e9:.1f} GB" for size in taken)
         raise InputError(
-            f"{model.name} on {where}: {weight} of weights, {activation} of "
-            f"activations and {rest} of context leave no room for KV cache in {usable / 1e9:.1f} GB"
+            f"{model.name} on {device.name} at {gpu_memory_utilization:g}: {weights} of weights, {activations} of "
+            f"activations and {other} of context leave no room for KV cache in {usable}"
         )
     return least
+
+
+class _Limits(NamedTuple):
+    """The engine's arguments that decide about memory."""
+
+    utilization: float
+    tokens: int
+    sequences: int
+    block_size: int
+    override: int | None
+
+
+def _rank(model: Model, device: Device, plan: Plan, stage: Stage, limits: _Limits) -> MemoryPlan:
+    """Share out the memory of one rank of a stage."""
+    usable = int(device.memory_bytes * limits.utilization)
+    weights = stage.weight_bytes(model.dtype_bytes)
+    if weights >= usable and limits.override is None:
+        devices = plan.expert_ranks * plan.pipeline_parallel
+        each = f" on each of {devices}" if devices > 1 else ""
+        raise InputError(
+            f"{model.name} needs {weights / 1e9:.1f} GB of weights{each}; "
+            f"{device.name} at {limits.utilization:g} has {usable / 1e9:.1f} GB"
+        )
+    activations = _activation_bytes(model, stage, limits.tokens, limits.sequences)
+    other = OTHER_BYTES + _nccl_bytes(plan)
+    left = usable - weights - activations - other
+    layout = _layout(model, stage, left, limits.sequences, limits.tokens)
+    block_bytes = limits.block_size * layout.token_bytes
+    return MemoryPlan(
+        device_bytes=device.memory_bytes,
+        usable_bytes=usable,
+        weight_bytes=weights,
+        activation_bytes=activations,
+        other_bytes=other,
+        window_bytes=layout.window_bytes,
+        kv_bytes=max(left - layout.window_bytes, 0),
+        block_bytes=block_bytes,
+        block_size=limits.block_size,
+        num_blocks=limits.override or (left - layout.window_bytes) // block_bytes,
+        overridden=limits.override is not None,
+    )
 
 
 class _Layout(NamedTuple):

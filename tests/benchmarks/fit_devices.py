@@ -38,7 +38,21 @@ ELEMENTWISE_VIDUR: dict[str, Callable[[pl.DataFrame], pl.Series]] = {
 
 @attrs.frozen
 class Machine:
-    """A device, its nominal limits, and where it was measured."""
+    """A device, its nominal limits, and where it was measured.
+
+    Attributes:
+        card: Name of the card.
+        tflops: Peak in half precision, TFLOP/s.
+        gb_s: Memory bandwidth, GB/s.
+        cache_mb: Last-level cache, MB.
+        aiconfigurator: Folder of aiconfigurator's tables.
+        vidur: Folder of Vidur's.
+        llmservingsim: Folder of LLMServingSim's profiles of vLLM: everything is fitted to them.
+        dense: The same, for element-wise operators alone.
+        v0: Folder of LLMServingSim's older profiles.
+        products: Fit matrix products to Vidur's tables, too.
+        copies: Copies of a weight that the benchmark took in turns, as far as that matters for the cache.
+    """
 
     card: str
     tflops: float
@@ -47,7 +61,10 @@ class Machine:
     aiconfigurator: str | None = None
     vidur: str | None = None
     llmservingsim: str | None = None
+    dense: str | None = None
     v0: str | None = None
+    products: bool = False
+    copies: int = 1
 
 
 MACHINES = [
@@ -57,6 +74,10 @@ MACHINES = [
     Machine("l40s-48gb", 362, 864, 96, aiconfigurator="l40s"),
     Machine("rtx-4090-24gb", 165.2, 1008, 72, llmservingsim="RTX4090"),
     Machine("rtx-3090-24gb", 71.2, 936, 6, v0="RTX3090"),
+    Machine("b200-sxm-180gb", 2250, 7700, 126, aiconfigurator="b200_sxm"),
+    Machine("rtx-pro-6000-96gb", 503.8, 1792, 128, aiconfigurator="rtx_pro_6000_server", dense="RTXPRO6000", copies=6),
+    Machine("rtx-a6000-48gb", 154.8, 768, 6, v0="A6000"),
+    Machine("a40-48gb", 149.7, 696, 6, vidur="a40", products=True),
 ]
 
 
@@ -96,7 +117,8 @@ def floats(table: pl.DataFrame, *columns: str) -> list[Array]:
 def fit_gemm(machine: Machine, source: str, shapes: tuple[Array, Array, Array], measured_us: Array) -> None:
     """Fit matrix products of ``m`` rows, inner dimension ``k``, outer dimension ``n``."""
     m, k, n = shapes
-    keep = (k >= 1024) & (n >= 1024) & ((machine.cache_mb < 64) | (BYTES * k * n > 1e6 * machine.cache_mb))
+    large = BYTES * k * n * machine.copies > 1e6 * machine.cache_mb * (1.5 if machine.copies > 1 else 1)
+    keep = (k >= 1024) & (n >= 1024) & ((machine.cache_mb < 64) | large)
     m, k, n, measured_us = m[keep], k[keep], n[keep], measured_us[keep]
     flop_us = 2 * m * k * n / (machine.tflops * 1e6)
     byte_us = BYTES * (m * k + k * n + m * n) / (machine.gb_s * 1e3)
@@ -188,6 +210,41 @@ def from_vidur(machine: Machine, folder: Path) -> None:
     fit_elementwise(machine, source, np.concatenate(moved), np.concatenate(measured))
 
 
+def products_from_vidur(machine: Machine, folder: Path) -> None:
+    """Fit matrix products to Vidur's tables; times there are milliseconds, to one microsecond."""
+    shapes, measured = [], []
+    for file in sorted(folder.rglob("mlp.csv.gz")):
+        table = pl.read_csv(file)
+        h, f, t, m = floats(table, "n_embd", "n_expanded_embd", "num_tensor_parallel_workers", "num_tokens")
+        heads, kv_heads = floats(table, "n_head", "n_kv_head")
+        gated = np.where(table["use_gated_mlp"].to_numpy(), 2.0, 1.0)
+        sizes = {
+            "attn_pre_proj": (h, h * (1 + 2 * kv_heads / heads) / t), "attn_post_proj": (h / t, h),
+            "mlp_up_proj": (h, gated * f / t), "mlp_down_proj": (f / t, h),
+        }  # fmt: skip
+        for name, (k, n) in sizes.items():
+            shapes.append(np.stack([m, k, n]))
+            measured.append(1e3 * table[f"time_stats.{name}.median"].to_numpy())
+    m, k, n = np.concatenate(shapes, axis=1)
+    source = f"Vidur calib/compute/{folder.name}, float16, to 1 us"
+    fit_gemm(machine, source, (m, k, n), np.concatenate(measured))
+
+
+def dense_from_llmservingsim(machine: Machine, folder: Path) -> None:
+    """Fit element-wise operators to one profile of Llama-3.1-8B; microseconds."""
+    table = pl.read_csv(folder / "dense.csv.gz")
+    source = f"LLMServingSim calib/vllm_profiler/{machine.dense}, Llama-3.1-8B, vLLM 0.19.0, bfloat16"
+    elementwise_of_llama(machine, source, table)
+
+
+def elementwise_of_llama(machine: Machine, source: str, dense: pl.DataFrame) -> None:
+    """Fit norms, rotary embedding and activation of Llama-3.1-8B."""
+    widths = {"layernorm": 4 * 4096, "rotary_emb": 2 * (4096 + 1024), "act_fn": 3 * 14336}
+    rest = dense.filter(pl.col("layer").is_in(list(widths)))
+    (tokens, us) = floats(rest, "tokens", "time_us")
+    fit_elementwise(machine, source, tokens * np.array([widths[layer] for layer in rest["layer"]]), us)
+
+
 def from_llmservingsim(machine: Machine, folder: Path) -> None:
     """Fit everything to one profile of Llama-3.1-8B (hidden 4096, feed-forward 14336, 32 and 8 heads); microseconds."""
     dense = pl.read_csv(folder / "dense.csv.gz")
@@ -202,10 +259,7 @@ def from_llmservingsim(machine: Machine, folder: Path) -> None:
     (tokens, us) = floats(gemm, "tokens", "time_us")
     source = f"LLMServingSim calib/vllm_profiler/{machine.llmservingsim}, Llama-3.1-8B, vLLM 0.19.0, bfloat16"
     fit_gemm(machine, source, (tokens, k, n), us)
-    widths = {"layernorm": 4 * 4096, "rotary_emb": 2 * (4096 + 1024), "act_fn": 3 * 14336}
-    rest = dense.filter(pl.col("layer").is_in(list(widths)))
-    (tokens, us) = floats(rest, "tokens", "time_us")
-    fit_elementwise(machine, source, tokens * np.array([widths[layer] for layer in rest["layer"]]), us)
+    elementwise_of_llama(machine, source, dense)
     attention = pl.read_csv(folder / "attention.csv.gz").with_columns(heads=pl.lit(32), kv_heads=pl.lit(8))
     prompts = attention.filter((pl.col("prefill_chunk") > 0) & (pl.col("n_decode") == 0))
     fit_prefill(machine, source, prompts.with_columns(
@@ -240,10 +294,13 @@ def main(data: Path, wanted: list[str]) -> None:
             from_aiconfigurator(machine, data / "aiconfigurator/calib" / machine.aiconfigurator)
         if machine.vidur:
             from_vidur(machine, data / "vidur/calib/compute" / machine.vidur)
+        if machine.vidur and machine.products:
+            products_from_vidur(machine, data / "vidur/calib/compute" / machine.vidur)
+        profiles = data / "llmservingsim/calib/vllm_profiler"
+        if machine.dense:
+            dense_from_llmservingsim(machine, profiles / machine.dense / profile / "bf16/tp1")
         if machine.llmservingsim:
-            from_llmservingsim(
-                machine, data / "llmservingsim/calib/vllm_profiler" / machine.llmservingsim / profile / "bf16/tp1"
-            )
+            from_llmservingsim(machine, profiles / machine.llmservingsim / profile / "bf16/tp1")
         if machine.v0:
             from_v0(machine, data / "llmservingsim/calib/v0_profiler" / machine.v0 / profile / "tp1")
 
