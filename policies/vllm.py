@@ -183,9 +183,10 @@ def admit_waiting(worker: Worker, batch: Batch, watermark: float) -> None:
     while worker.waiting and len(worker.running) < engine.max_num_seqs:
         request = first_waiting(worker)
         cached, idle = kv.found(request)  # blocks in the prefix cache, and how many of them count as free now
+        whole = request.computed + request.to_prefill
         left = request.to_prefill - cached * kv.block_size
         tokens = min(left, threshold(worker), engine.max_num_batched_tokens - batch.num_tokens)
-        gate = request.to_prefill if engine.scheduler_reserve_full_isl else request.to_prefill - left + tokens
+        gate = whole if engine.scheduler_reserve_full_isl else whole - left + tokens
         spare = int(watermark * kv.total) if worker.running else 0
         if tokens <= 0 or kv.blocks_for(gate) - cached + idle > kv.free - spare:
             break

@@ -24,10 +24,10 @@ class Batch:
     Attributes:
         worker: Whose iteration it is.
         prefills: ``(request, tokens)`` for each prompt chunk.
-        chunks: ``(new tokens, tokens already stored)`` for each prompt chunk.
+        chunks: ``(new tokens, tokens already stored)`` for each prompt chunk of more than one token.
         num_tokens: New tokens of all requests.
         num_sequences: Sequences that get logits.
-        num_decodes: Requests that decode.
+        num_decodes: Requests with one new token.
         decode_context: Tokens they attend to, together, with the new ones.
     """
 
@@ -40,16 +40,23 @@ class Batch:
     decode_context: int = 0
     decodes: bool = False
     _padded_to: int | None = None
+    _single_contexts: list[int] = attrs.Factory(list)
 
     @property
     def decode_context_min(self) -> int:
         """Tokens that the decoding request with the shortest context attends to, with its new one."""
-        return self.worker.decoding.extremes[0] + 1 if self._padded_to is None else self._padded_to
+        if self._padded_to is not None:
+            return self._padded_to
+        shortest = [self.worker.decoding.extremes[0] + 1] if self.decodes else []
+        return min(shortest + self._single_contexts, default=0)
 
     @property
     def decode_context_max(self) -> int:
         """Tokens that the decoding request with the longest context attends to, with its new one."""
-        return self.worker.decoding.extremes[1] + 1 if self._padded_to is None else self._padded_to
+        if self._padded_to is not None:
+            return self._padded_to
+        longest = [self.worker.decoding.extremes[1] + 1] if self.decodes else []
+        return max(longest + self._single_contexts, default=0)
 
     def add_decodes(self) -> None:
         """Give everybody in ``worker.decoding`` one token, and the KV blocks this takes.
@@ -68,8 +75,8 @@ class Batch:
         if cohort._hashed:
             for request in cohort.filling:
                 self.worker.kv.fill(request, request.computed + 1, self.worker.iterations)
-        self.num_decodes = size
-        self.decode_context = cohort._context_base + size * cohort.step + size
+        self.num_decodes += size
+        self.decode_context += cohort._context_base + size * cohort.step + size
         self.num_tokens += size
         self.num_sequences += size
 
@@ -92,14 +99,20 @@ class Batch:
             request._blocks += missing
         self.worker.kv.fill(request, cached + tokens, self.worker.iterations)
         self.prefills.append((request, tokens))
-        self.chunks.append((tokens, cached))
+        if tokens > 1:
+            self.chunks.append((tokens, cached))
+        else:  # to the kernels, one new token is a decode, whatever it is to the scheduler
+            self.num_decodes += 1
+            self.decode_context += cached + 1
+            self._single_contexts.append(cached + 1)
         self.num_tokens += tokens
         self.num_sequences += 1
 
     def pad_prefills(self, length: int) -> None:
         """Make every prompt of this iteration cost as much as one of ``length`` tokens."""
-        self.num_tokens += sum(length - new for new, _ in self.chunks)
-        self.chunks = [(length, 0)] * len(self.chunks)
+        self.num_tokens = length * len(self.prefills)
+        self.chunks, self._single_contexts = [(length, 0)] * len(self.prefills), []
+        self.num_decodes = self.decode_context = 0
 
     def pad_decodes(self, sequences: int, context: int) -> None:
         """Make the decoding cost as much as ``sequences`` sequences of ``context`` tokens each."""

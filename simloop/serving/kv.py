@@ -70,14 +70,14 @@ class KVBlocks:
 
     def found(self, request: Request) -> tuple[int, int]:
         """Return how many blocks of a waiting request are in the prefix cache, and how many of these nobody holds."""
-        if self.cache is None or not request.hash_ids:
+        if self.cache is None or not request.hash_ids or request.computed:
             return 0, 0
         blocks = self.cache.find(request)
         return len(blocks), sum(block.users == 0 for block in blocks)
 
     def admit(self, request: Request) -> int:
         """Give an admitted request the blocks of its prefix that are known; return how many these are."""
-        if not request.hash_ids or not self.prefix_caching:
+        if not request.hash_ids or not self.prefix_caching or request.computed:
             return 0
         if self.cache is None:
             self.cache = PrefixCache(self)

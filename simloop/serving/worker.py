@@ -297,7 +297,7 @@ class Worker:
             raise PolicyError(f"{request!r} was admitted on {self.name}, where it does not wait")
         known = self.kv.admit(request)
         request._blocks = known
-        request._computed = known * self.kv.block_size
+        request._computed += known * self.kv.block_size
         if reserve_tokens:
             more = self.kv.blocks_for(reserve_tokens) - known
             self.kv.take(more)

@@ -27,7 +27,6 @@ class Ref:
     table: list[int] = field(default_factory=list)
     preemptions: int = 0
     scheduled_ns: int = -1
-    decoding: bool = False
     cached_tokens: int = 0
     token_ns: list[int] = field(default_factory=list)
 
@@ -121,7 +120,6 @@ def run(requests: Sequence[Ref], setting: Setting, scheduler: Scheduler, price: 
             request.computed += tokens
             if request.computed == request.reached:
                 request.generated += 1
-                request.decoding = True
                 request.token_ns.append(now)
         for request in [r for r in running if r.generated == r.output]:
             running.remove(request)
@@ -133,8 +131,8 @@ def run(requests: Sequence[Ref], setting: Setting, scheduler: Scheduler, price: 
 
 
 def _price(step: Step, price: Price) -> int:
-    decodes = [r for r, _ in step if r.decoding]
-    chunks = [(tokens, r.computed) for r, tokens in step if not r.decoding]
+    decodes = [r for r, tokens in step if tokens == 1]
+    chunks = [(tokens, r.computed) for r, tokens in step if tokens > 1]
     context = sum(r.computed + 1 for r in decodes)
     return price(chunks, len(decodes), context, sum(tokens for _, tokens in step), len(step))
 
@@ -183,7 +181,7 @@ def vllm(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, n
                 index -= 1
                 pool.forget(victim.table[victim.computed // setting.block_size :])  # they will not be computed
             pool.give_back(victim.table)
-            victim.table, victim.computed, victim.decoding = [], 0, False
+            victim.table, victim.computed = [], 0
             victim.preemptions += 1
             waiting.insert(0, victim)
             preempted = True
@@ -262,7 +260,7 @@ def vllm_06(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool
             continue
         victim = running.pop()
         pool.give_back(victim.table)
-        victim.table, victim.computed, victim.decoding = [], 0, False
+        victim.table, victim.computed = [], 0
         victim.preemptions += 1
         waiting.insert(0, victim)
         preempted = True
