@@ -193,3 +193,25 @@ def test_a_timer_is_set_for_each_end_and_not_for_each_flow_and_change(monkeypatc
     monkeypatch.setattr(type(fabric._traffic), "settle", counted)
     simulated(lambda: ends(fabric.send("0", "1", 1000 * (i + 1)) for i in range(100)))
     assert wakes == 1 + 100  # one for the hundred that came together
+
+
+def test_rates_that_were_replaced_set_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    fabric = line([10])
+    finished = 0
+    finish = type(fabric._traffic)._finish
+
+    def counted(self: object, *arguments: object) -> None:
+        nonlocal finished
+        finished += 1
+        finish(self, *arguments)  # type: ignore[arg-type]
+
+    async def main() -> list[int]:
+        async def later(delay_ns: int) -> None:
+            await sleep_ns(delay_ns)
+            await fabric.send("0", "1", 100_000 + delay_ns)
+
+        return await ends(later(100 * i) for i in range(50))  # each changes when the first would have ended
+
+    monkeypatch.setattr(type(fabric._traffic), "_finish", counted)
+    simulated(main)
+    assert finished == 50
