@@ -144,3 +144,12 @@ def test_times_in_the_wrong_unit_are_found_out() -> None:
     columns = {"arrival_s": [0.0, 5e9], "e2e_s": [1.0, 2.0]}
     with pytest.raises(InputError, match=r"log.csv: it took 5e\+09 s, says the table; are the units right\?"):
         compare(RunLog.of_columns("run", RUN), RunLog.of_columns("log.csv", columns))
+
+
+def test_what_is_known_of_the_real_tokens_is_not_thrown_away() -> None:
+    exact = TokenSeries.of_tokens("token times", np.array([0.5]))
+    spread, known = RunLog.of_columns("spread", RUN), RunLog.of_columns("known", REAL, tokens=exact)
+    assert compare(spread, known).throughput_wape is None
+    found = compare(known, spread).token_series
+    assert found is not None
+    assert [series.source for series in found] == ["first and last tokens"] * 2

@@ -1,0 +1,211 @@
+"""Hold simloop to every real run that it can model, and write down every error.
+
+    python -m tests.benchmarks.accuracy [--write] [TEXT]
+
+Data are read from the folder that SIMLOOP_DATA names, or from ``shared/data`` beside the checkout. TEXT limits the runs
+to the sources and models that contain it. With --write the tables replace those of docs/explanation/accuracy.md.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import attrs
+import polars as pl
+
+from simloop import Result, load_scenario, run, simulate
+from simloop.clock import now_ns
+from simloop.explore import Comparison, RunLog, compare
+from simloop.explore.run_log import LATENCIES, STATISTICS
+from simloop.explore.table import TITLES
+from simloop.metrics import Records
+from simloop.scenario.build import build_cluster
+from simloop.serving import Cluster
+from simloop.workload import Workload, open_workload
+from tests.benchmarks.cases import Case, Gap, Part
+from tests.benchmarks.real_runs import all_cases
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("SIMLOOP_DATA", ROOT.parent / "shared" / "data"))
+PAGE = ROOT / "docs" / "explanation" / "accuracy.md"
+BEGIN, END = "<!-- tables: python -m tests.benchmarks.accuracy --write -->", "<!-- end of tables -->"
+
+
+@attrs.frozen
+class Outcome:
+    """One part of one run, simulated and compared."""
+
+    case: Case
+    part: Part
+    comparison: Comparison
+    by: str
+
+    @property
+    def label(self) -> tuple[str, str]:
+        """What ran where, and which run it is."""
+        by = "" if self.by == "simloop" else f", {self.by}"
+        return f"{self.case.model}, {self.case.device}", f"{self.part.name}{by}"
+
+
+def main() -> None:
+    """Run what there is, print the tables or write them into the page."""
+    texts = [argument for argument in sys.argv[1:] if argument != "--write"]
+    outcomes: list[Outcome] = []
+    gaps: list[Gap] = []
+    for one in all_cases(DATA):
+        if not all(text in f"{one.source} {getattr(one, 'model', '')}" for text in texts):
+            continue
+        if isinstance(one, Gap):
+            gaps.append(one)
+        else:
+            print(f"{one.source}: {one.model} on {one.device}, {one.parts[0].name}", file=sys.stderr)
+            outcomes += outcomes_of(one)
+    text = "\n".join(tables(outcomes, gaps))
+    if "--write" not in sys.argv:
+        print(text)
+        return
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
+def outcomes_of(case: Case) -> Iterator[Outcome]:
+    """Simulate a run once and compare each of its parts."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = RunLog.of_result(simulate_case(case, Path(folder)))
+    for part in case.parts:
+        for by, run_log in {"simloop": log, **case.theirs}.items():
+            yield Outcome(case, part, compare(arrived_in(run_log, part), part.real), by)
+
+
+def simulate_case(case: Case, folder: Path) -> Result:
+    """Simulate a run, with the timing model that the case brings or the card's roofline."""
+    scenario = load_scenario(case.scenario(folder))
+    if case.timing is None:
+        return simulate(scenario)
+    records, timing = Records(), case.timing()
+    cluster = build_cluster(scenario, records)
+    for worker in cluster.workers:
+        worker.timing = timing
+    end_ns = run(serve(cluster, open_workload(scenario.workload, seed=scenario.seed)))
+    return Result(
+        records,
+        step_ends=[worker.step_ends for worker in cluster.workers],
+        worker_names=[worker.name for worker in cluster.workers],
+        scenario={},
+        seed=scenario.seed,
+        end_ns=end_ns or 0,
+        wall_s=0.0,
+    )
+
+
+async def serve(cluster: Cluster, workload: Workload) -> int:
+    """Serve a workload to its end; return when that was."""
+    await cluster.serve(workload)
+    return now_ns()
+
+
+def arrived_in(log: RunLog, part: Part) -> RunLog:
+    """Return the requests of a part; tokens over time only if that is all of them."""
+    inside = log.requests.filter(pl.col("arrival_s") >= part.from_s, pl.col("arrival_s") < part.until_s)
+    return log if len(inside) == len(log.requests) else attrs.evolve(log, requests=inside, tokens=None)
+
+
+def tables(outcomes: list[Outcome], gaps: list[Gap]) -> Iterator[str]:
+    """Yield the lines of the generated part of the page."""
+    yield "### Summary\n"
+    yield from summary(outcomes)
+    for source in dict.fromkeys(one.case.source for one in outcomes):
+        chosen = [one for one in outcomes if one.case.source == source]
+        yield f"### {title(source)}\n"
+        yield from latency_rows(chosen)
+        yield from total_rows([one for one in chosen if one.part.batch is None])
+        yield from batch_rows([one for one in chosen if one.part.batch is not None])
+    yield "### Not modelled yet\n"
+    yield from table(["data", "runs", "what is missing"], [[title(one.source), one.what, one.why] for one in gaps])
+
+
+def summary(outcomes: list[Outcome]) -> Iterator[str]:
+    """Yield the median absolute error of every metric over whole runs, by source and by what predicted them."""
+    heads = ["data", "predicted by", "runs", *(f"{TITLES[name]} mean" for name in LATENCIES), "makespan", "WAPE"]
+    whole = {(id(one.case), one.by): one for one in outcomes if one.part.from_s == 0 and one.part.until_s == math.inf}
+    rows = []
+    for source, by in dict.fromkeys((one.case.source, one.by) for one in outcomes):
+        chosen = [one.comparison for one in whole.values() if (one.case.source, one.by) == (source, by)]
+        means = [median(error(one, metric, "mean") for one in chosen) for metric in LATENCIES]
+        totals = [median(error(one, "makespan") for one in chosen), median(one.throughput_wape for one in chosen)]
+        rows.append([title(source), by, str(len(chosen)), *means, *totals])
+    return table(heads, rows)
+
+
+def latency_rows(outcomes: list[Outcome]) -> Iterator[str]:
+    """Yield the errors of all latencies, signed, in percent."""
+    rows = []
+    for one in outcomes:
+        for metric in LATENCIES:
+            errors = [error(one.comparison, metric, statistic) for statistic in STATISTICS]
+            if any(value is not None for value in errors):
+                each = percent(one.comparison.per_request.get(metric), signed=False)
+                rows.append([*one.label, TITLES[metric], *map(percent, errors), each])
+    return table(["model, device", "run", "metric", *STATISTICS, "per request"], rows)
+
+
+def total_rows(outcomes: list[Outcome]) -> Iterator[str]:
+    """Yield the errors of makespan, throughput and tokens per second, in percent."""
+    rows = []
+    for one in outcomes:
+        errors = [error(one.comparison, key) for key in ("makespan", "output_throughput")]
+        if one.comparison.figure("makespan") is not None:
+            rows.append([*one.label, *map(percent, errors), percent(one.comparison.throughput_wape, signed=False)])
+    return table(["model, device", "run", "makespan", "output tokens/s", "WAPE"], rows)
+
+
+def batch_rows(outcomes: list[Outcome]) -> Iterator[str]:
+    """Yield the errors of makespans by batch size; a point that was measured twice has two."""
+    batches = sorted({one.part.batch or 0 for one in outcomes})
+    cells: dict[tuple[str, str], dict[int, list[str]]] = {}
+    for one in outcomes:
+        row = cells.setdefault(one.label, {})
+        row.setdefault(one.part.batch or 0, []).append(percent(error(one.comparison, "makespan")))
+    rows = [[*label, *(", ".join(row.get(batch, [])) for batch in batches)] for label, row in cells.items()]
+    return table(["model, device", "tokens in + out", *(f"batch {batch}" for batch in batches)], rows)
+
+
+def title(source: str) -> str:
+    """Return the name of a folder of measurements without what it says of its licence."""
+    return source.removesuffix("_NOLICENCE")
+
+
+def error(comparison: Comparison, metric: str, statistic: str = "") -> float | None:
+    """Return the error of one figure, if both have it."""
+    figure = comparison.figure(metric, statistic)
+    return None if figure is None else figure.error
+
+
+def median(errors: Iterable[float | None]) -> str:
+    """Write the median of absolute errors."""
+    known = [abs(one) for one in errors if one is not None]
+    return percent(statistics.median(known), signed=False) if known else ""
+
+
+def percent(value: float | None, *, signed: bool = True) -> str:
+    """Write a share as a percentage with one digit; nothing for ``None``."""
+    return "" if value is None else f"{value * 100:{'+' if signed else ''}.1f}"
+
+
+def table(heads: list[str], rows: list[list[str]]) -> Iterator[str]:
+    """Yield the lines of a table, and a blank one; nothing if it has no rows."""
+    if rows:
+        yield f"| {' | '.join(heads)} |"
+        yield f"|{'---|' * len(heads)}"
+        yield from (f"| {' | '.join(row)} |" for row in rows)
+        yield ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""How a real run is described, so that it can be simulated and compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from simloop.explore import RunLog
+from simloop.hardware import TimingModel
+
+__all__ = ["Case", "Gap", "Part", "Request", "always", "scenario_of", "write_trace"]
+
+Request = tuple[float, int, int, list[int]]
+"""Arrival in seconds, tokens in, tokens out, block hashes."""
+
+
+@attrs.frozen
+class Part:
+    """What was measured of a run, or of the requests that arrived in a part of it.
+
+    Attributes:
+        name: What to call it.
+        real: The measurements.
+        from_s: Where the part begins, seconds since the first arrival.
+        until_s: Where it ends.
+        batch: Requests at once, where the runs are a grid of lengths and batch sizes.
+    """
+
+    name: str
+    real: RunLog
+    from_s: float = 0.0
+    until_s: float = math.inf
+    batch: int | None = None
+
+
+@attrs.frozen
+class Case:
+    """A real run that can be simulated.
+
+    Attributes:
+        source: Folder of the measurements.
+        model: Name of the model.
+        device: Name of the device.
+        scenario: Writes what it needs into a folder, and returns the scenario.
+        parts: What was measured.
+        timing: What prices an iteration, by the name in the tables; the card's roofline if not given.
+        theirs: The output of another simulator on the same run, by its name.
+    """
+
+    source: str
+    model: str
+    device: str
+    scenario: Callable[[Path], dict[str, Any]]
+    parts: list[Part]
+    timing: Callable[[], TimingModel] | None = None
+    theirs: Mapping[str, RunLog] = attrs.Factory(dict)
+
+
+@attrs.frozen
+class Gap:
+    """A real run that cannot be simulated yet.
+
+    Attributes:
+        source: Folder of the measurements.
+        what: The runs.
+        why: What is missing.
+    """
+
+    source: str
+    what: str
+    why: str
+
+
+def scenario_of(
+    model: str, device: str, workload: dict[str, Any], *, version: str = "0.19", **engine: Any
+) -> dict[str, Any]:
+    """Return a scenario of one worker.
+
+    Args:
+        model: Name of the model.
+        device: Name of the card.
+        workload: As in a scenario.
+        version: Of vLLM's scheduler.
+        engine: Arguments of the engine.
+    """
+    schedule = {"name": "vllm", "params": {"version": version}}
+    workers = [{"device": device, "engine": engine}]
+    return {"model": model, "workers": workers, "policies": {"schedule": schedule}, "workload": workload}
+
+
+def always(scenario: dict[str, Any]) -> Callable[[Path], dict[str, Any]]:
+    """Return a scenario that needs no files as a :class:`Case` wants it."""
+    return lambda folder: scenario
+
+
+def write_trace(folder: Path, requests: Iterable[Request]) -> dict[str, Any]:
+    """Write a trace and return the workload that replays it."""
+    path = folder / "trace.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for arrival, prompt, output, hashes in requests:
+            row = {"arrival_s": round(arrival, 9), "input_tokens": prompt, "output_tokens": output, "hash_ids": hashes}
+            file.write(f"{json.dumps(row)}\n")
+    return {"trace": {"path": str(path)}}
