@@ -29,6 +29,7 @@ __all__ = ["Panel", "check_plot", "panels", "write_plot"]
 
 _RUN, _REAL = "#d1495b", "#30638e"
 _COLUMNS = 3
+_MOST_POINTS = 4_000
 _LIBRARIES = {".png": "matplotlib", ".html": "plotly"}
 
 
@@ -111,7 +112,7 @@ def _distributions(comparison: Comparison) -> Iterator[Panel]:
 
 def _distribution(values: Floats) -> Line:
     ordered = np.sort(values[~np.isnan(values)])
-    return ordered, np.arange(1, len(ordered) + 1) / max(len(ordered), 1)
+    return _thinned(ordered, np.arange(1, len(ordered) + 1) / max(len(ordered), 1))
 
 
 def _over_time(comparison: Comparison) -> Iterator[Panel]:
@@ -137,13 +138,21 @@ def _in_system(log: RunLog) -> Line:
     times = np.concatenate([arrivals, ends])
     order = times.argsort(kind="stable")
     changes = np.repeat([1.0, -1.0], [len(arrivals), len(ends)])
-    return times[order], changes[order].cumsum()
+    return _thinned(times[order], changes[order].cumsum())
 
 
 def _by_arrival(log: RunLog) -> Line:
     arrivals, ttfts = log.values("arrival_s"), log.values("ttft_s")
     known = ~np.isnan(arrivals + ttfts)
-    return arrivals[known], ttfts[known]
+    return _thinned(arrivals[known], ttfts[known])
+
+
+def _thinned(x: Floats, y: Floats) -> Line:
+    """Keep as many points as a screen can show, evenly chosen, the first and the last among them."""
+    if len(x) <= _MOST_POINTS:
+        return x, y
+    kept = np.linspace(0, len(x) - 1, _MOST_POINTS).astype(np.int64)
+    return x[kept], y[kept]
 
 
 def _png(drawn: list[Panel], run: str, real: str) -> bytes:

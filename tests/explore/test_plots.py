@@ -31,6 +31,17 @@ def test_what_is_drawn(comparison: Comparison) -> None:
     assert tokens.sum() == 34
 
 
+def test_large_runs_are_thinned_to_what_can_be_seen() -> None:
+    many = {
+        "arrival_s": np.arange(10_000.0),
+        "ttft_s": np.arange(10_000.0)[::-1] + 1,
+        "e2e_s": np.full(10_000, 10_001.0),
+    }
+    log = RunLog.of_columns("many", many)
+    x, y = next(panel for panel in panels(compare(log, log)) if panel.title == "TTFT").run
+    assert (len(x), x[0], x[-1], y[-1]) == (4_000, 1.0, 10_000.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("suffix", "library", "magic"), [("png", "matplotlib", b"\x89PNG"), ("html", "plotly", b"<!doctype html>")]
 )

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import attrs
+import numpy as np
 import pytest
 
 from simloop import simulate
@@ -64,6 +65,14 @@ def test_a_run_read_back_is_the_run(tmp_path: Path) -> None:
         ours, theirs = comparison.tokens_per_second
         assert ours.sum() == pytest.approx(theirs.sum()) == 600
     assert compare(exact, direct).throughput_wape == 0.0
+    assert exact.tokens is not None
+    assert direct.tokens is not None
+    start, end = -0.3, direct.tokens.end_s
+    for series in (exact.tokens, direct.tokens):
+        times = np.concatenate([result.token_times(request) for request in range(30)])
+        times -= result.requests["arrival_s"].min()
+        counted = [np.sum((times >= start + k) & (times < start + k + 1)) for k in range(int(end) + 2)]
+        assert series.per_second(start, int(end) + 2).tolist() == counted
 
 
 @pytest.mark.parametrize(
