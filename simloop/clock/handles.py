@@ -51,9 +51,12 @@ class Timer(events.TimerHandle):
         args: Its arguments.
         loop: The loop that runs it.
         context: The context it runs in, or None for a copy of the current one.
+
+    Attributes:
+        time_floor: What ``loop.time()`` is at least once it has run, in seconds.
     """
 
-    __slots__ = ("when_ns",)
+    __slots__ = ("time_floor", "when_ns")
 
     _args: Any
     _callback: Any
@@ -78,6 +81,7 @@ class Timer(events.TimerHandle):
         self._source_traceback = None
         self._scheduled = False
         self.when_ns = when_ns
+        self.time_floor = 0.0
 
     @property
     def _when(self) -> float:

@@ -158,6 +158,8 @@ class VirtualLoop(UnsupportedMethods, Scheduling):
                     if call._cancelled:
                         self._dead_timers -= 1
                         continue
+                    if call.time_floor > self._time_floor:
+                        self._time_floor = call.time_floor
                 if when_ns > self.now_ns:
                     self.now_ns = when_ns
                     calls = 0

@@ -36,13 +36,19 @@ class Scheduling(InlineThreads):
         super().__init__()
         self.now_ns = 0
         self._clock_resolution = 1e-9
+        self._time_floor = 0.0
         self._wake_ns: int | None = None
         self._serial = 0
         self._dead_timers = 0
 
     def time(self) -> float:
-        """Return the virtual time in seconds, also after the loop is closed."""
-        return self.now_ns / 1e9
+        """Return the virtual time in seconds, also after the loop is closed.
+
+        Once a timer has run, this is not before the time that it was set for: ``1.1 + 0.1`` is a little more than
+        1.2 as a float, and whoever compares the two (as anyio does) must not wait for what has come already.
+        """
+        now = self.now_ns / 1e9
+        return now if now >= self._time_floor else self._time_floor
 
     def call_soon(  # type: ignore[override]
         self, callback: Any, *args: Any, context: contextvars.Context | None = None
@@ -56,12 +62,16 @@ class Scheduling(InlineThreads):
             self._wake_ns = None
             if callback.__class__ is STEP:
                 task = callback.__self__  # type: ignore[attr-defined]  # STEP has it
-                if task.__class__ is Task and (task._entry is None or (task._entry is False and not task._must_cancel)):
-                    # No call between the question and the answer: a signal handler that cancels comes after both.
-                    self._serial = serial = self._serial + 1
-                    task._entry = entry = (wake_ns, serial, task, callback, context)
-                    heappush(self._scheduled, entry)
-                    return None
+                if task.__class__ is Task:
+                    entry = task._entry
+                    if entry is None or (entry.__class__ is bool and not task._must_cancel):
+                        # No call between question and answer: a signal handler that cancels comes after both.
+                        self._serial = serial = self._serial + 1
+                        task._entry = entry = (wake_ns, serial, task, callback, context)
+                        heappush(self._scheduled, entry)
+                        return None
+                    if entry is False:  # it is cancelled already: as if it had been while it slept
+                        task._entry = True
         if self._closed:
             self._check_closed()
         handle = Handle(callback, args, self, context)
@@ -73,22 +83,29 @@ class Scheduling(InlineThreads):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> Timer:
-        """Schedule a callback after ``delay`` seconds; ``inf`` is never, and what is negative is now."""
+        """Schedule a callback after ``delay`` seconds: at least 1 ns, unless it is not positive, which is now.
+
+        ``inf`` is never.
+        """
         if delay is None:
             raise TypeError("delay must not be None")
         try:
-            when_ns = self.now_ns + int(delay * 1e9 + 0.5)  # to_ns, without the call
+            delay_ns = int(delay * 1e9 + 0.5) or (delay > 0)  # to_ns, without the call
         except (OverflowError, ValueError):
             return self.call_at(delay, callback, *args, context=context)
-        return self._add_timer(Timer(when_ns, callback, args, self, context), "call_later")
+        return self._add_timer(Timer(self.now_ns + delay_ns, callback, args, self, context), "call_later")
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> Timer:
-        """Schedule a callback at ``when`` seconds of virtual time; ``inf`` is never, and the past is now."""
+        """Schedule a callback at ``when`` seconds of virtual time; the past is now, and ``inf`` is never."""
         if when is None:
             raise TypeError("when cannot be None")
-        return self._add_timer(Timer(to_ns(when), callback, args, self, context), "call_at")
+        when_ns = to_ns(when)
+        timer = Timer(when_ns, callback, args, self, context)
+        if when_ns is not None and when_ns / 1e9 < when:
+            timer.time_floor = when
+        return self._add_timer(timer, "call_at")
 
     def call_at_ns(self, when_ns: int, callback: Callable[..., object], *args: Any) -> Timer:
         """Schedule a callback at ``when_ns`` ns of virtual time; the past is now."""

@@ -37,7 +37,7 @@ def now_ns() -> int:
 
 @bare_coroutine
 def sleep(seconds: float) -> Generator[Any, Any, None]:
-    """Wait for ``seconds``; what is not positive gives way once to the callbacks that are ready.
+    """Wait for ``seconds``: at least 1 ns, unless it is not positive, which gives way once to what is ready.
 
     Raises:
         ValueError: ``seconds`` is not a number.
@@ -47,7 +47,7 @@ def sleep(seconds: float) -> Generator[Any, Any, None]:
         yield from asyncio.sleep(seconds).__await__()
         return
     try:
-        delay_ns = int(seconds * 1e9 + 0.5)  # to_ns, without the call
+        delay_ns = int(seconds * 1e9 + 0.5) or (seconds > 0)  # to_ns, without the call
     except (OverflowError, ValueError):
         yield from sleep_until(seconds).__await__()
         return
@@ -79,7 +79,9 @@ async def sleep_until(seconds: float) -> None:
     if when_ns is None:
         await asyncio.get_running_loop().create_future()
     else:
-        await sleep_until_ns(when_ns)
+        # As floats, 1.1 + 0.1 is after 1.2: whoever waits in a loop until now() has reached it must get there.
+        now = now_ns()
+        await sleep_until_ns(now + 1 if when_ns <= now and seconds > now / 1e9 else when_ns)
 
 
 @bare_coroutine

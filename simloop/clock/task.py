@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from simloop.clock.handles import Handle
 
@@ -56,6 +56,7 @@ class Task(asyncio.Task[Any]):
 
     __slots__ = ("_entry", "_serial")
 
+    _cancel_message: Any
     _must_cancel: bool
     _source_traceback: list[Any] | None
 
@@ -63,10 +64,10 @@ class Task(asyncio.Task[Any]):
         self, coro: Coroutine[Any, Any, Any], *, loop: VirtualLoop, name: str | None = None, **options: Any
     ) -> None:
         # Before the rest, because the C initialiser hashes the task and schedules its first step.
-        # _entry: the heap entry while parked, None when it may be parked, False when a cancellation may be on its way
-        # (the step that brings it must not be parked), () while the task is being made.
+        # _entry: the heap entry while parked, None when it may be parked, () while it is being made, and a bool when
+        # a cancellation may be on its way (the step that brings it must not be parked): True if it found it parked.
         self._serial = serial = loop.next_task_serial()
-        self._entry: TimerEntry | tuple[()] | Literal[False] | None = ()
+        self._entry: TimerEntry | tuple[()] | bool | None = ()
         super().__init__(coro, loop=loop, name=f"Task-{serial}" if name is None else name, **options)
         self._entry = None
 
@@ -77,7 +78,9 @@ class Task(asyncio.Task[Any]):
     @property
     def _fut_waiter(self) -> Any:
         entry = self._entry
-        return Parked(entry[0]) if entry else super()._fut_waiter  # type: ignore[misc]
+        if isinstance(entry, tuple) and entry:
+            return Parked(entry[0])
+        return super()._fut_waiter  # type: ignore[misc]
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Ask the task to cancel itself; one that is parked runs its step at this instant.
@@ -91,9 +94,13 @@ class Task(asyncio.Task[Any]):
         entry = self._entry
         if self.done():
             return False
-        self._entry = False
-        if entry:
+        if isinstance(entry, tuple) and entry:
+            self._entry = True
             self._unpark(entry)
+        elif entry is True and self._must_cancel:
+            msg = self._cancel_message  # of two cancellations in one instant the first counts, as with a Future
+        else:
+            self._entry = False
         return super().cancel(msg)
 
     def _unpark(self, entry: TimerEntry) -> None:

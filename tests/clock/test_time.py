@@ -243,3 +243,54 @@ def test_the_surface_is_exact() -> None:
     }
     assert [name for name in clock.__all__ if not getattr(clock, name).__doc__] == []
     assert simloop.sleep is clock.sleep
+
+
+@pytest.mark.parametrize("sleep", [clock.sleep, asyncio.sleep])
+def test_waiting_in_a_loop_for_a_float_that_no_nanosecond_equals_ends(
+    sleep: Callable[[float], Awaitable[None]],
+) -> None:
+    async def main() -> int:
+        await sleep(1.1)
+        deadline = clock.now() + 0.1  # 1.2000000000000002
+        while clock.now() < deadline:
+            await sleep(deadline - clock.now())
+        while clock.now() < deadline + 0.1:
+            await clock.sleep_until(deadline + 0.1)
+        return clock.now_ns()
+
+    assert clock.run(main) in range(1_300_000_000, 1_300_000_003)
+
+
+def test_deadlines_that_no_nanosecond_equals_are_met_by_asyncio_and_anyio_alike() -> None:
+    async def main() -> list[int]:
+        await clock.sleep(1.1)
+        times = []
+        for _ in range(3):
+            with anyio.move_on_after(0.1):
+                await anyio.sleep_forever()
+            times.append(clock.now_ns())
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await anyio.sleep_forever()
+            times.append(clock.now_ns())
+        return times
+
+    assert clock.run(main) == [round(1.2e9 + 0.1e9 * number) for number in range(6)]
+
+
+def test_loop_time_never_runs_backwards_and_reaches_every_deadline() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        last = 0.0
+        for number in range(2000):
+            deadline = loop.time() + 0.1 * (number % 7) + 1e-10 * number
+            done = asyncio.Event()
+            loop.call_at(deadline, done.set)
+            await done.wait()
+            assert loop.time() >= deadline
+            assert loop.time() >= last
+            assert abs(loop.time() - clock.now()) <= 1e-9
+            last = loop.time()
+            await clock.sleep(1e6 if number % 500 == 499 else 0.3e-9)
+
+    clock.run(main)
