@@ -71,7 +71,8 @@ def test_an_explanation_adds_up(
 ) -> None:
     asked = shape(step[0] + step[1], decodes=len(step[0]))
     lines = timing.explain(asked)
-    assert abs(sum(line.ns for line in lines) - timing.iteration_ns(asked)) <= LAYERS
+    assert sum(line.ns for line in lines) == timing.iteration_ns(asked)
+    assert abs(lines[-1].ns) <= LAYERS  # the host's part: nothing, but for the last digit of a float
     assert all(isinstance(line, MeasuredTime) and line.inside and line.source for line in lines)
 
 

@@ -4,15 +4,18 @@ from simloop.hardware.profile.bundle import Bundle, load_bundle
 from simloop.hardware.profile.collectives import AllReduce, MeasuredAllReduce, RingLink
 from simloop.hardware.profile.domain import DomainWarning
 from simloop.hardware.profile.moe import Experts
+from simloop.hardware.profile.overheads import VLLM_0_19, Overheads
 from simloop.hardware.profile.timing import MeasuredTime, ProfileTiming
 
 __all__ = [
+    "VLLM_0_19",
     "AllReduce",
     "Bundle",
     "DomainWarning",
     "Experts",
     "MeasuredAllReduce",
     "MeasuredTime",
+    "Overheads",
     "ProfileTiming",
     "RingLink",
     "load_bundle",

@@ -13,6 +13,7 @@ from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.domain import DomainWatch
 from simloop.hardware.profile.mix import DecodeRow, Mix
 from simloop.hardware.profile.moe import Experts
+from simloop.hardware.profile.overheads import Overheads
 from simloop.hardware.timing import IterationShape, OperatorTime
 from simloop.model import Model
 
@@ -51,6 +52,7 @@ class ProfileTiming:
         all_reduce: What an all-reduce takes; needed if ``tp`` is larger than 1.
         host_bandwidth_gb_s: Bandwidth of the host's memory for token ids, GB/s; ``None`` leaves the transfers out.
         experts: The expert layer, where the bundle has one.
+        overheads: What the engine adds; ``None`` is the reference's composition, kernels alone.
         strict: Whether leaving the measured domain is an error; else it is a warning, once for each axis.
 
     Raises:
@@ -66,6 +68,7 @@ class ProfileTiming:
         all_reduce: AllReduce | None = None,
         host_bandwidth_gb_s: float | None = 256.0,
         experts: Experts | None = None,
+        overheads: Overheads | None = None,
         strict: bool = False,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, tp=tp)
@@ -75,6 +78,8 @@ class ProfileTiming:
         self._all_reduce = all_reduce
         self._host = host_bandwidth_gb_s
         self._experts = experts
+        self.overheads = overheads or Overheads()
+        self._has_floor = self.overheads.floor_ns(1) > 0
         _check(self.bundle, tp, all_reduce, experts)
         self._layers = model.num_layers
         self._by_tokens: dict[int, int] = {}
@@ -91,10 +96,8 @@ class ProfileTiming:
         head = self._by_sequences.get(sequences)
         if head is None:
             head = self._price_sequences(sequences)
-        if shape.chunks:
-            return ns + head + self._layers * self._mixed_ns(Mix.of(shape))
-        if not decodes:
-            return ns + head
+        if shape.chunks or not decodes:
+            return self._with_prompts(shape, ns + head)
         row = self._row
         if row.decodes != decodes:
             row = self._row = self._rows.get(decodes) or self._add_row(decodes)
@@ -106,24 +109,28 @@ class ProfileTiming:
             longest = shape.decode_context_max - 1
             if longest != mean:
                 time = row.corrected(time, mean, shape.decode_context_min - 1, longest)
-        return ns + head + self._layers * int(time)
+        ns += head + self._layers * int(time)
+        return max(ns, self.overheads.floor_ns(sequences)) if self._has_floor else ns
 
     def explain(self, shape: IterationShape) -> list[OperatorTime]:
         """Return where the time of an iteration goes; the sum is :meth:`iteration_ns`.
 
         Every line is a :class:`MeasuredTime`.
         """
-        lines = [self._line(name, calls, curve, shape.num_tokens) for name, calls, curve in self._token_layers()]
+        rows = self.overheads.padded(shape.num_tokens)
+        lines = [self._line(name, calls, curve, rows) for name, calls, curve in self._token_layers()]
         if shape.num_decodes or shape.chunks:
-            lines.append(self._attention_line(Mix.of(shape)))
+            lines.append(self._attention_line(shape))
         if self._experts is not None and self.bundle.moe is not None:
-            lines.append(self._expert_line(shape.num_tokens))
+            lines.append(self._expert_line(rows))
         if self._tp > 1:
-            lines.append(self._all_reduce_line(shape.num_tokens))
+            lines.append(self._all_reduce_line(rows))
         heads = self.bundle.per_sequence.items()
         lines += [self._line(name, 1, curve, shape.num_sequences) for name, curve in heads]
         host = self._host_ns(shape.num_tokens)
-        return [*lines, MeasuredTime("token ids", 2, host, "memory", f"{self._host or 0:g} GB/s host memory")]
+        lines.append(MeasuredTime("token ids", 2, host, "memory", f"{self._host or 0:g} GB/s host memory"))
+        waiting = self.iteration_ns(shape) - sum(line.ns for line in lines)
+        return [*lines, MeasuredTime("host", 1, waiting, "overhead", "overheads of the engine")]
 
     # -- by tokens and sequences -------------------------------------------------------------------------------
 
@@ -135,17 +142,18 @@ class ProfileTiming:
         ]
 
     def _price_tokens(self, tokens: int) -> int:
-        ns = sum(calls * self._layer_ns(curve, "tokens", tokens) for _, calls, curve in self._token_layers())
+        rows = self.overheads.padded(tokens)
+        ns = sum(calls * self._layer_ns(curve, "tokens", rows) for _, calls, curve in self._token_layers())
         if self._tp > 1:
-            ns += 2 * self._layers * self._all_reduce_ns(tokens)
+            ns += 2 * self._layers * self._all_reduce_ns(rows)
         if self._experts is not None:
-            ns += self._layers * self._experts_ns(tokens)
+            ns += self._layers * self._experts_ns(rows)
         return _remember(self._by_tokens, tokens, ns + self._host_ns(tokens))
 
     def _price_sequences(self, sequences: int) -> int:
         curves = self.bundle.per_sequence.values() if sequences else ()
         ns = sum(self._layer_ns(curve, "sequences", sequences) for curve in curves)
-        return _remember(self._by_sequences, sequences, ns)
+        return _remember(self._by_sequences, sequences, ns + self.overheads.step_ns())
 
     def _layer_ns(self, curve: Curve, axis: str, point: int) -> int:
         self.domain.check(axis, point, curve.last)
@@ -172,8 +180,27 @@ class ProfileTiming:
         row = self._rows[decodes] = DecodeRow(decodes, self.bundle.attention, self.bundle.skew, self.domain)
         return row
 
-    def _mixed_ns(self, mix: Mix) -> int:
+    def _with_prompts(self, shape: IterationShape, ns: int) -> int:
+        if shape.chunks:
+            ns += self._layers * self._mixed_ns(shape) + self.overheads.prefill_ns()
+        return max(ns, self.overheads.floor_ns(shape.num_sequences))
+
+    def _mixed_ns(self, shape: IterationShape) -> int:
         """Return one layer's attention of a step with prompts."""
+        mix = Mix.of(shape)
+        return self._split_ns(shape, mix) if self.overheads.attention_per_prompt else self._merged_ns(mix)
+
+    def _split_ns(self, shape: IterationShape, mix: Mix) -> int:
+        """Each prompt by itself; what the decodes add is measured beside one chunk of all the prompts' tokens."""
+        grid = self.bundle.attention
+        self._check_mix(mix)
+        time = sum(grid.at(new, cached, 0, 0) for new, cached in shape.chunks if new > 1)
+        if mix.decodes:
+            time += grid.at(mix.chunk, mix.history, mix.decodes, mix.mean)
+            time -= grid.at(mix.chunk, mix.history, 0, 0) if mix.chunk else 0.0
+        return max(1, int(time))
+
+    def _merged_ns(self, mix: Mix) -> int:
         grid, skew = self.bundle.attention, self.bundle.skew
         self._check_mix(mix)
         time = grid.at(mix.chunk, mix.history, mix.decodes, mix.mean)
@@ -204,7 +231,9 @@ class ProfileTiming:
         domain = f"{curve.first} to {curve.last}, asked {point}"
         return MeasuredTime(name, calls, ns, "measured", self.bundle.source, domain, point <= curve.last)
 
-    def _attention_line(self, mix: Mix) -> MeasuredTime:
+    def _attention_line(self, shape: IterationShape) -> MeasuredTime:
+        mix = Mix.of(shape)
+        ns = self._mixed_ns(shape) if shape.chunks else self._merged_ns(mix)
         inside, calls = self._check_mix(mix), self._layers
         grid = self.bundle.attention
         domain = (
@@ -212,9 +241,7 @@ class ProfileTiming:
             f"{mix.history}; n_decode to {grid.decodes[-1]}, asked {mix.decodes}; kv_decode to {grid.last_context}, "
             f"asked {mix.mean} on average and at most {mix.longest}"
         )
-        return MeasuredTime(
-            "attention", calls, calls * self._mixed_ns(mix), "measured", self.bundle.source, domain, inside
-        )
+        return MeasuredTime("attention", calls, calls * ns, "measured", self.bundle.source, domain, inside)
 
     def _expert_line(self, tokens: int) -> MeasuredTime:
         ns = self._layers * self._experts_ns(tokens)

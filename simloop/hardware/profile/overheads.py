@@ -1,0 +1,86 @@
+"""What an engine adds to its kernels: host time, padding to CUDA graphs, warm-up."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from functools import cache
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+__all__ = ["VLLM_0_19", "Overheads", "graph_sizes"]
+
+_Time = Annotated[float, Meta(ge=0)]
+
+
+class Overheads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Costs of one engine version beyond its kernels; each is left out if 0, ``None`` or ``False``.
+
+    The first four change what an iteration costs; the last three are for whoever drives the iterations.
+
+    Attributes:
+        step_us: Time of every step in which the device waits for the host: what scheduling, input preparation and
+            launching take beyond what they overlap with the step before.
+        prefill_us: The same for a step with a prompt, on top: its attention metadata is planned on the host after the
+            step before, and its kernels are launched one by one.
+        host_us: Host time of a step that does overlap. A step lasts at least this long.
+        host_request_us: The part of it that every sequence of the step adds.
+        largest_graph: Most tokens of a step that is replayed from a CUDA graph: it is padded to the next captured size
+            (see :func:`graph_sizes`), except attention.
+        attention_per_prompt: Price the attention of each prompt by itself, instead of all prompts of a step as one
+            chunk (the square of the sum instead of the sum of squares).
+        async_scheduling: A step is scheduled when the step before it starts. The queue is read only then: a request
+            that arrives during a step runs in the second one after it, and the place of one that finishes is given
+            away one step later.
+        first_step_us: Time that the first step of an engine takes longer.
+        request_us: Time from the client to the engine's queue: HTTP, tokeniser, message to the engine's process.
+    """
+
+    step_us: _Time = 0.0
+    prefill_us: _Time = 0.0
+    host_us: _Time = 0.0
+    host_request_us: _Time = 0.0
+    largest_graph: Annotated[int, Meta(ge=0)] = 0
+    attention_per_prompt: bool = False
+    async_scheduling: bool = False
+    first_step_us: _Time = 0.0
+    request_us: _Time = 0.0
+
+    def step_ns(self) -> int:
+        """Time of every step, nanoseconds."""
+        return round(1e3 * self.step_us)
+
+    def prefill_ns(self) -> int:
+        """Time that a step with a prompt has on top, nanoseconds."""
+        return round(1e3 * self.prefill_us)
+
+    def floor_ns(self, sequences: int) -> int:
+        """Least duration of a step, nanoseconds."""
+        return round(1e3 * (self.host_us + sequences * self.host_request_us))
+
+    def padded(self, tokens: int) -> int:
+        """Return how many tokens the kernels of a step work on."""
+        if not 0 < tokens <= self.largest_graph:
+            return tokens
+        sizes = graph_sizes(self.largest_graph)
+        return sizes[bisect_left(sizes, tokens)]
+
+
+@cache
+def graph_sizes(largest: int) -> list[int]:
+    """Return the sizes for which vLLM captures graphs: 1, 2, 4, then every 8 up to 256, then every 16."""
+    sizes = [size for size in (1, 2, 4, *range(8, 257, 8), *range(272, largest + 1, 16)) if size < largest]
+    return [*sizes, largest] if largest else []
+
+
+VLLM_0_19 = Overheads(
+    step_us=100.0,
+    prefill_us=6250.0,
+    largest_graph=256,
+    attention_per_prompt=True,
+    async_scheduling=True,
+    first_step_us=68_000.0,
+)
+"""vLLM 0.19.0 with its defaults, as ``tests/benchmarks/fit_overheads.py`` fits it; ``largest_graph`` is vLLM's own
+``2 * max_num_seqs`` for ``max_num_seqs`` 128, at most 512."""
