@@ -1,8 +1,10 @@
 """Timing from measured kernels: layer profiles of a model, or tables of kernels by shape."""
 
 from simloop.hardware.profile.bundle import Bundle, load_bundle
-from simloop.hardware.profile.collectives import AllReduce, MeasuredAllReduce, RingLink
+from simloop.hardware.profile.collectives import AllReduce, MeasuredAllReduce, RingLink, read_all_reduce
 from simloop.hardware.profile.domain import DomainWarning
+from simloop.hardware.profile.kernel_timing import KernelTiming
+from simloop.hardware.profile.kernels import KernelTables
 from simloop.hardware.profile.moe import Experts
 from simloop.hardware.profile.overheads import VLLM_0_19, Overheads
 from simloop.hardware.profile.timing import MeasuredTime, ProfileTiming
@@ -13,10 +15,13 @@ __all__ = [
     "Bundle",
     "DomainWarning",
     "Experts",
+    "KernelTables",
+    "KernelTiming",
     "MeasuredAllReduce",
     "MeasuredTime",
     "Overheads",
     "ProfileTiming",
     "RingLink",
     "load_bundle",
+    "read_all_reduce",
 ]

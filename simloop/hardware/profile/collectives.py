@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Protocol
 
 import attrs
@@ -10,8 +11,9 @@ from msgspec import Meta
 
 from simloop.errors import InputError
 from simloop.hardware.profile.curve import Curve
+from simloop.hardware.profile.reading import Columns, header_of, read_table, time_number, whole
 
-__all__ = ["AllReduce", "MeasuredAllReduce", "RingLink"]
+__all__ = ["AllReduce", "MeasuredAllReduce", "RingLink", "read_all_reduce"]
 
 _GIB_PER_S = 2**30 / 1e9
 _Positive = Annotated[float, Meta(gt=0)]
@@ -83,3 +85,36 @@ class MeasuredAllReduce:
         if ranks != self.ranks:
             raise InputError(f"all-reduce was measured for {self.ranks} ranks, asked for were {ranks} ({self.source})")
         return max(1, round(self.curve.at(num_bytes)))
+
+
+def read_all_reduce(file: str | Path, *, ranks: int) -> MeasuredAllReduce:
+    """Read measured all-reduces of one number of ranks, from a table of either kind.
+
+    Args:
+        file: A table of aiconfigurator (``num_gpus``, ``message_size`` in elements, ``latency`` in ms; kernels in a
+            CUDA graph count, where there are such), or of Vidur (``num_workers``, ``size`` in bytes,
+            ``time_stats.all_reduce.median`` in ms).
+        ranks: How many ranks.
+
+    Raises:
+        InputError: The table is not right, or has none of so many ranks.
+    """
+    path = Path(file)
+    points = _vidur(path) if "time_stats.all_reduce.median" in header_of(path) else _aiconfigurator(path)
+    mine = {size: 1e6 * latency for found, size, latency in points if found == ranks}
+    if not mine:
+        options = ", ".join(str(found) for found in sorted({found for found, _, _ in points}))
+        raise InputError(f"no all-reduce of {ranks} ranks (there are: {options})", file=path)
+    return MeasuredAllReduce(ranks, Curve.of(mine.items()), f"{path.name}, {ranks} ranks")
+
+
+def _vidur(file: Path) -> list[tuple[int, int, float]]:
+    columns: Columns = {"num_workers": whole, "size": whole, "time_stats.all_reduce.median": time_number}
+    return [(ranks, size, latency) for ranks, size, latency in read_table(file, columns)]
+
+
+def _aiconfigurator(file: Path) -> list[tuple[int, int, float]]:
+    columns: Columns = {"num_gpus": whole, "message_size": whole, "latency": time_number, "backend": str}
+    rows = read_table(file, columns)
+    graph = [row for row in rows if not row[3].endswith("_eager")] or rows
+    return [(ranks, 2 * elements, latency) for ranks, elements, latency, _ in graph]

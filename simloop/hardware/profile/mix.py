@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from math import inf
+from typing import Protocol
 
 import attrs
 
-from simloop.hardware.profile.attention import AttentionGrid
+from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.domain import DomainWatch
 from simloop.hardware.profile.skew import SkewFit
 from simloop.hardware.timing import IterationShape
 
-__all__ = ["DecodeRow", "Mix"]
+__all__ = ["DecodeGrid", "DecodeRow", "Mix"]
 
 
 @attrs.frozen
@@ -56,6 +57,19 @@ class Mix:
         return cls(chunk, history, count, mean, min(lone), max(lone))
 
 
+class DecodeGrid(Protocol):
+    """Prices the attention of decodes alone."""
+
+    @property
+    def last_context(self) -> int:
+        """The longest measured context."""
+        ...
+
+    def decode_curve(self, decodes: int) -> Curve:
+        """Return the time of so many decodes by their mean context."""
+        ...
+
+
 class DecodeRow:
     """Attention of so many decoding requests alone, by their context; it remembers between which points it was last.
 
@@ -87,7 +101,7 @@ class DecodeRow:
         "skewed",
     )
 
-    def __init__(self, decodes: int, grid: AttentionGrid, skew: SkewFit | None, domain: DomainWatch) -> None:
+    def __init__(self, decodes: int, grid: DecodeGrid, skew: SkewFit | None, domain: DomainWatch) -> None:
         self.decodes = decodes
         self.skewed = skew is not None and decodes > 1
         self._alphas = ([0.0], [0.0], [[0.0]]) if skew is None else skew.decode_alphas(decodes)
@@ -97,11 +111,11 @@ class DecodeRow:
         self._top = self._segment(0)
         self._alpha, self._rate_from, self._rate_to, self._longest_from, self._longest_to = 0.0, 0.0, 0.0, 0.0, 0.0
 
-    def move(self, context: int) -> None:
+    def move(self, context: float) -> None:
         """Go to the two points around a context."""
         self.low, self.high, self.base, self.rise = self._segment(context)
 
-    def _segment(self, context: int) -> tuple[int, int, float, float]:
+    def _segment(self, context: float) -> tuple[int, int, float, float]:
         points, values = self._curve.points, self._curve.values
         if context > self._last:
             self._domain.check("kv_decode", context, self._last)

@@ -11,7 +11,7 @@ from typing import IO, Any, TypeAlias
 
 from simloop.errors import InputError, did_you_mean
 
-__all__ = ["Columns", "find_table", "has_table", "number", "read_table", "time_number", "whole"]
+__all__ = ["Columns", "find_table", "has_table", "header_of", "number", "read_table", "time_number", "whole"]
 
 Columns: TypeAlias = Mapping[str, Callable[[str], Any]]
 """Names of the columns to read, and what turns a cell into a value (raising ``ValueError`` with what was expected)."""
@@ -89,6 +89,19 @@ def read_table(file: Path, columns: Columns, *, where: Mapping[str, str] | None 
         wanted = "".join(f", {key} = {value}" for key, value in (where or {}).items())
         raise InputError(f"has no rows{wanted}", file=file)
     return rows
+
+
+def header_of(file: Path) -> list[str]:
+    """Return the names of a table's columns.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        with _open(file) as stream:
+            return next(csv.reader(stream), [])
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot be read: {error}", file=file) from error
 
 
 def _open(file: Path) -> IO[str]:

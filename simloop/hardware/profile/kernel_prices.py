@@ -1,0 +1,147 @@
+"""What one operator costs by kernel tables, and from where; by a roofline where the tables have nothing."""
+
+from __future__ import annotations
+
+import attrs
+
+from simloop.hardware.prices import Prices
+from simloop.hardware.profile.curve import Curve
+from simloop.hardware.profile.domain import DomainWatch
+from simloop.hardware.profile.kernels import AttentionTable, GemmTable, KernelTables
+from simloop.model import Attention, Collective, Elementwise, Experts, Gemm, LatentAttention, dtype_bytes
+
+__all__ = ["KernelPrices", "Price"]
+
+
+@attrs.frozen
+class Price:
+    """The time of one call, and where it is from.
+
+    Attributes:
+        ns: Nanoseconds.
+        source: The measurements, or the roofline of a card.
+        domain: What was measured, and what was asked.
+        inside: Whether the question lies within.
+    """
+
+    ns: float
+    source: str
+    domain: str = ""
+    inside: bool = True
+
+
+@attrs.frozen
+class KernelPrices:
+    """Prices of operators from tables.
+
+    Attributes:
+        tables: The tables.
+        fallback: What prices operators that were not measured: norms and other elementwise operators always.
+        domain: Whom to tell about questions beyond the measurements.
+    """
+
+    tables: KernelTables
+    fallback: Prices
+    domain: DomainWatch
+
+    def row(self, operator: Gemm | Elementwise | Experts | Collective, rows: int) -> Price:
+        """Price anything but attention, for ``rows`` rows."""
+        if isinstance(operator, Gemm):
+            return self._gemm(operator, rows)
+        if isinstance(operator, Experts):
+            return self._experts(operator, rows)
+        return self._collective(operator, rows) if isinstance(operator, Collective) else self._roofline(operator, rows)
+
+    def _roofline(self, operator: Gemm | Elementwise | Experts | Collective, rows: int) -> Price:
+        return Price(self.fallback.row(operator, rows).total, f"roofline of {self.fallback.device.name}")
+
+    def _gemm(self, operator: Gemm, rows: int) -> Price:
+        stored = operator.quantization
+        dtype = self.fallback.dtype if stored is None else stored.kernel
+        table = self.tables.gemm.get("bfloat16" if dtype == "float16" else dtype)
+        if table is None:
+            return self._roofline(operator, rows)
+        return self._product(table, operator, rows)
+
+    def _product(self, table: GemmTable, operator: Gemm, rows: int) -> Price:
+        most, widest = table.last_rows(operator.k, operator.n), table.last_width
+        self.domain.check("rows of a matrix product", rows, most)
+        self.domain.check("width of a matrix product", operator.n, widest)
+        between = "" if operator.n in table.curves.get(operator.k, {}) else ", between measured widths"
+        domain = f"to {most} rows of {operator.k} x {operator.n}{between}, asked {rows}"
+        inside = rows <= most and operator.n <= widest
+        return Price(table.at(rows, operator.k, operator.n), self.tables.source, domain, inside)
+
+    def _experts(self, operator: Experts, rows: int) -> Price:
+        """The fused kernel of one rank; ranks that gather tokens of others see all of them."""
+        stored = operator.quantization
+        dtype = self.fallback.dtype if stored is None else stored.kernel
+        ep = operator.num_experts // operator.local
+        key = (dtype, operator.hidden, operator.width, operator.top_k, operator.num_experts, 1, ep)
+        curve = self.tables.experts.get(key) or self._split_experts(operator, dtype)
+        if curve is None:
+            return self._roofline(operator, rows)
+        return self._along(curve, "tokens of experts", rows * operator.gathered)
+
+    def _split_experts(self, operator: Experts, dtype: str) -> Curve | None:
+        """Return the curve of experts of which each rank holds a slice: the table names the whole width."""
+        for key, curve in self.tables.experts.items():
+            precision, hidden, inner, top_k, count, tp, ep = key
+            shape = (precision, hidden, inner // tp, top_k, count, ep)
+            if shape == (dtype, operator.hidden, operator.width, operator.top_k, operator.num_experts, 1):
+                return curve
+        return None
+
+    def _collective(self, operator: Collective, rows: int) -> Price:
+        curve = self.tables.collectives.get((operator.kind, operator.ranks))
+        if curve is None:
+            return self._roofline(operator, rows)
+        size = rows * operator.elements * dtype_bytes(self.fallback.dtype)
+        return self._along(curve, f"bytes of {operator.kind}", size)
+
+    def _along(self, curve: Curve, axis: str, point: int) -> Price:
+        self.domain.check(axis, point, curve.last)
+        domain = f"{axis} {curve.first} to {curve.last}, asked {point}"
+        return Price(max(1.0, curve.at(point)), self.tables.source, domain, point <= curve.last)
+
+    # -- attention ---------------------------------------------------------------------------------------------
+
+    def context_table(self, operator: Attention | LatentAttention) -> AttentionTable | None:
+        """Return the table of whole prompts for an operator's heads, if it was measured."""
+        return None if isinstance(operator, LatentAttention) else self.tables.context.get(_heads(operator))
+
+    def generation_table(self, operator: Attention | LatentAttention) -> AttentionTable | None:
+        """Return the table of decodes for an operator's heads, if it was measured."""
+        return None if isinstance(operator, LatentAttention) else self.tables.generation.get(_heads(operator))
+
+    def chunk(self, operator: Attention | LatentAttention, new: int, cached: int) -> Price:
+        """Price one prompt chunk.
+
+        Tables have whole prompts. A chunk after ``cached`` tokens is what a prompt of ``cached + new`` takes beyond one
+        of ``cached``, which has the same pairs of queries and keys, and at least what a prompt of ``new`` takes.
+        """
+        table = self.context_table(operator)
+        if table is None:
+            cost = self.fallback.prefill(operator, [(new, cached)])
+            return Price(cost.total, f"roofline of {self.fallback.device.name}")
+        curve = table.batch_curve(1)
+        self.domain.check("tokens of a prompt", new + cached, curve.last)
+        alone = curve.at(new)
+        ns = max(alone, curve.at(new + cached) - curve.at(cached)) if cached else alone
+        domain = f"prompts of {curve.first} to {curve.last} tokens, asked {new} after {cached}"
+        return Price(max(1.0, ns), self.tables.source, domain, new + cached <= curve.last)
+
+    def decode(self, operator: Attention | LatentAttention, requests: int, context: int) -> Price:
+        """Price decodes that attend to ``context`` tokens in all, as if to equally many each."""
+        table = self.generation_table(operator)
+        if table is None:
+            cost = self.fallback.decode(operator, requests, context)
+            return Price(cost.total, f"roofline of {self.fallback.device.name}")
+        mean = context / requests
+        domain = f"{table.batches[-1]} requests of {table.last_length}, asked {requests} of {mean:.0f}"
+        inside = requests <= table.batches[-1] and mean <= table.last_length
+        return Price(max(1.0, table.batch_curve(requests).at(mean)), self.tables.source, domain, inside)
+
+
+def _heads(operator: Attention) -> tuple[int, int, int, int]:
+    return operator.num_heads, operator.num_kv_heads, operator.head_dim, operator.window or 0
