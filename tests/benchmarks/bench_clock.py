@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import importlib.util
 import platform
 import statistics
@@ -114,27 +115,33 @@ CONTENDERS: dict[str, tuple[str | None, Contender, int]] = {
 """Name -> the module it needs, how to run it, and by how much its number of sleeps is divided."""
 
 
-def measure(contender: Contender, tasks: int, sleeps: int, repeat: int) -> float:
-    """Return the median of ``repeat`` rates, in sleeps per second of real time."""
-    rates = []
-    for _ in range(repeat):
-        started = time.perf_counter()
-        contender(tasks, sleeps)
-        rates.append(tasks * sleeps / (time.perf_counter() - started))
-    return statistics.median(rates)
+def measure(contender: Contender, tasks: int, sleeps: int) -> float:
+    """Return a rate in sleeps per second of processor time, which other programs on the machine do not distort much."""
+    gc.collect()
+    started = time.process_time()
+    contender(tasks, sleeps)
+    return tasks * sleeps / (time.process_time() - started)
 
 
 def compare(tasks: int, total: int, repeat: int) -> None:
-    """Print one table: ``tasks`` concurrent tasks that sleep ``total`` times together."""
+    """Print one table: ``tasks`` concurrent tasks that sleep ``total`` times together.
+
+    All contenders run in turn, ``repeat`` times over, and each is divided by the SimPy of its own turn.
+    """
+    missing = {name for name, (module, _, _) in CONTENDERS.items() if module and not importlib.util.find_spec(module)}
+    rates: dict[str, list[float]] = {name: [] for name in CONTENDERS if name not in missing}
+    for _ in range(repeat):
+        for name, values in rates.items():
+            _, contender, divisor = CONTENDERS[name]
+            values.append(measure(contender, tasks, max(total // tasks // divisor, 1)))
+    reference = rates.get("SimPy timeout")
     print(f"\n{tasks:,} concurrent tasks, median of {repeat}\n{'':34}{'sleeps/s':>12}{'x SimPy':>9}")
-    reference = None
-    for name, (module, contender, divisor) in CONTENDERS.items():
-        if module is not None and importlib.util.find_spec(module) is None:
+    for name in CONTENDERS:
+        if name in missing:
             print(f"{name:34}{'not installed':>21}")
             continue
-        rate = measure(contender, tasks, max(total // tasks // divisor, 1), repeat)
-        reference = rate if module == "simpy" else reference
-        print(f"{name:34}{rate:12,.0f}{'' if reference is None else f'{rate / reference:9.2f}'}")
+        ratio = statistics.median(a / b for a, b in zip(rates[name], reference, strict=True)) if reference else 0.0
+        print(f"{name:34}{statistics.median(rates[name]):12,.0f}{f'{ratio:9.2f}' if reference else ''}")
 
 
 def main() -> None:
@@ -142,7 +149,7 @@ def main() -> None:
     parser.add_argument(
         "--sleeps", type=int, default=400_000, help="sleeps of all tasks together (default: %(default)s)"
     )
-    parser.add_argument("--repeat", type=int, default=5, help="runs of which the median counts (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, default=5, help="rounds, whose median counts (default: %(default)s)")
     options = parser.parse_args()
     print(f"Python {platform.python_version()} on {platform.machine()}, {sys.platform}")
     for tasks in (10, 1000):
