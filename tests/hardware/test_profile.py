@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from simloop.errors import InputError, SimulationError
 from simloop.hardware import Shape
-from simloop.hardware.profile import DomainWarning, Experts, MeasuredTime, ProfileTiming, RingLink, load_bundle
-from simloop.model import load_model
+from simloop.hardware.profile import DomainWarning, MeasuredTime, ProfileTiming, RingLink, load_bundle
+from simloop.hardware.profile.moe import expert_load
+from simloop.model import Balanced, Experts, load_model
 from tests.hardware.profile_reference import Reference, rows
 from tests.hardware.profile_tables import BINS, write_bundle, write_csv
 
@@ -142,16 +143,26 @@ def test_a_split_model_pays_for_two_all_reduces_a_block(folder: Path, tmp_path: 
 
 
 def test_experts_are_looked_up_by_tokens_and_activated_experts(tmp_path: Path) -> None:
-    folder = write_bundle(tmp_path / "b")
-    plain = ProfileTiming(folder, MODEL).iteration_ns(Shape.decode(3, 70))
-    rows = [(1, 8, 50.0), (2, 8, 52.0), (2, 16, 130.0), (4, 16, 134.0)]
+    folder, model = write_bundle(tmp_path / "b"), load_model("qwen3-30b-a3b")  # 128 experts, 8 a token, 48 blocks
+    with pytest.raises(InputError, match="the model has experts, the profiles have none"):
+        ProfileTiming(folder, model)
+    rows = [(1, 8, 50.0), (2, 8, 52.0), (2, 16, 130.0), (4, 16, 134.0), (4, 32, 200.0)]
     write_csv(folder / "tp1" / "moe.csv", "tokens,activated_experts,time_us", rows)
-    with pytest.raises(InputError, match="has experts: say how many"):
+    with pytest.raises(InputError, match="the profiles have experts, the model has none"):
         ProfileTiming(folder, MODEL)
-    moe = ProfileTiming(folder, MODEL, experts=Experts(count=64, per_token=4))
-    expected = ((52 + 2) + (132 - (52 + 2)) * 4 / 8) * 1000  # 3 tokens, 12 experts
-    assert moe.iteration_ns(Shape.decode(3, 70)) - plain == LAYERS * expected
-    assert Experts(count=64, per_token=4, ep=2).balanced(100) == (94, 32)
+    (line,) = [line for line in ProfileTiming(folder, model).explain(Shape.decode(3, 70)) if line.operator == "experts"]
+    assert line.ns == 48 * 1000 * (132 + 200) / 2  # 3 tokens: half way between 16 and 32 experts
+    (line,) = [
+        line for line in ProfileTiming(folder, model, ep=4).explain(Shape.decode(3, 70)) if line.operator == "experts"
+    ]
+    assert line.ns == 48 * 54_000  # 3 tokens have an expert here, of which 6 are activated: fewer than any measured
+
+
+def test_activated_experts() -> None:
+    (experts,) = {op for op, _ in load_model("qwen3-30b-a3b").operators() if isinstance(op, Experts)}
+    assert expert_load(experts, 100, 2, None) == (100, 64)
+    assert expert_load(experts, 3, 2, None) == (3, 12)
+    assert expert_load(experts, 3, 1, Balanced()) == (3, round(128 * (1 - (1 - 8 / 128) ** 3)))
 
 
 BAD = [

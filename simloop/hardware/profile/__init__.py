@@ -5,7 +5,6 @@ from simloop.hardware.profile.collectives import AllReduce, MeasuredAllReduce, R
 from simloop.hardware.profile.domain import DomainWarning
 from simloop.hardware.profile.kernel_timing import KernelTiming
 from simloop.hardware.profile.kernels import KernelTables
-from simloop.hardware.profile.moe import Experts
 from simloop.hardware.profile.overheads import VLLM_0_19, Overheads
 from simloop.hardware.profile.timing import MeasuredTime, ProfileTiming
 
@@ -14,7 +13,6 @@ __all__ = [
     "AllReduce",
     "Bundle",
     "DomainWarning",
-    "Experts",
     "KernelTables",
     "KernelTiming",
     "MeasuredAllReduce",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 
 import attrs
@@ -20,11 +21,15 @@ class Plane:
 
     def at(self, history: float, context: float) -> float:
         """Return the time, linear in the context along the two rows around the history, then linear between these."""
-        low, high = bracket(self.histories, history)
-        below = self.rows[low].at(context)
-        if low == high:
+        histories, rows = self.histories, self.rows
+        if history <= histories[0] or len(histories) == 1:
+            return rows[0].at(context)
+        high = min(bisect_right(histories, history), len(histories) - 1)
+        low = histories[high - 1]
+        below = rows[high - 1].at(context)
+        if history == low:
             return below
-        return blend(below, self.rows[high].at(context), history, self.histories[low], self.histories[high])
+        return below + (rows[high].at(context) - below) * (history - low) / (histories[high] - low)
 
 
 class AttentionGrid:
@@ -51,6 +56,7 @@ class AttentionGrid:
         self.last_history = max(plane.histories[-1] for plane in self.planes.values())
         self.last_context = max(row.last for plane in self.planes.values() for row in plane.rows)
         self._stand_ins: dict[tuple[int, int], Plane] = {}
+        self._pairs: dict[tuple[int, int], tuple[Plane, float, Plane]] = {}
 
     def plane(self, chunk: int, decodes: int) -> Plane:
         """Return the plane at two grid values, or the one that stands in for it."""
@@ -70,20 +76,31 @@ class AttentionGrid:
             decodes: Requests that decode.
             context: Context of one of them.
         """
-        low, high = bracket(self.chunks, chunk)
-        below = self._along_decodes(self.chunks[low], history, decodes, context)
-        if low == high:
+        chunks = self.chunks
+        if chunk <= chunks[0] or len(chunks) == 1:
+            return self._along_decodes(chunks[0], history, decodes, context)
+        high = min(bisect_right(chunks, chunk), len(chunks) - 1)
+        low = chunks[high - 1]
+        below = self._along_decodes(low, history, decodes, context)
+        if chunk == low:
             return below
-        above = self._along_decodes(self.chunks[high], history, decodes, context)
-        return blend(below, above, chunk, self.chunks[low], self.chunks[high])
+        above = self._along_decodes(chunks[high], history, decodes, context)
+        return below + (above - below) * (chunk - low) / (chunks[high] - low)
 
     def _along_decodes(self, chunk: int, history: float, decodes: int, context: float) -> float:
+        pair = self._pairs.get((chunk, decodes))
+        if pair is None:
+            pair = self._pairs[chunk, decodes] = self._pair(chunk, decodes)
+        few, weight, many = pair
+        below = few.at(history, context)
+        return below + weight * (many.at(history, context) - below) if weight else below
+
+    def _pair(self, chunk: int, decodes: int) -> tuple[Plane, float, Plane]:
+        """Return the planes around a number of decodes, and how far it is from the first to the second."""
         low, high = bracket(self.decodes, decodes)
-        below = self.plane(chunk, self.decodes[low]).at(history, context)
-        if low == high or self.decodes[low] == decodes:
-            return below
-        above = self.plane(chunk, self.decodes[high]).at(history, context)
-        return blend(below, above, decodes, self.decodes[low], self.decodes[high])
+        few, many = self.decodes[low], self.decodes[high]
+        weight = (decodes - few) / (many - few) if many > few else 0.0
+        return self.plane(chunk, few), weight, self.plane(chunk, many)
 
     def decode_curve(self, decodes: int) -> Curve:
         """Return the time by context of so many decoding requests and no prompt: what :meth:`at` gives, as one curve.

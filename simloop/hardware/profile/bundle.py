@@ -66,7 +66,7 @@ def load_bundle(path: str | Path, *, tp: int = 1) -> Bundle:
         path: A folder with ``tp1``, ``tp2`` ... and ``meta.yaml``, or one of those with the tables themselves
             (``dense``, ``per_sequence``, ``attention``, and perhaps ``moe``, ``skew_fit`` or ``skew``; ``.csv`` or
             ``.csv.gz``). Columns as LLMServingSim's profiler writes them, times in microseconds.
-        tp: Degree of tensor parallelism. A layer that its tables lack is taken from ``tp1``.
+        tp: Degree of tensor parallelism. A layer that its tables lack is taken from ``tp1``, experts too.
 
     Raises:
         InputError: The folder or a table is missing or not right.
@@ -81,7 +81,7 @@ def load_bundle(path: str | Path, *, tp: int = 1) -> Bundle:
         dense = {**_curves(stable, "dense", "tokens"), **dense}
         per_sequence = {**_curves(stable, "per_sequence", "sequences"), **per_sequence}
     _check_layers(folder, dense, per_sequence)
-    moe = has_table(folder, "moe")
+    moe = has_table(folder, "moe") or has_table(stable, "moe")
     return Bundle(
         folder,
         tp,

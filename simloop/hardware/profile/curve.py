@@ -48,8 +48,16 @@ class Curve:
 
     def at(self, x: float) -> float:
         """Return the value at ``x``."""
-        low, high = bracket(self.points, x)
-        return blend(self.values[low], self.values[high], x, self.points[low], self.points[high])
+        points, values = self.points, self.values
+        if x <= points[0]:
+            return values[0]
+        high = bisect_right(points, x)
+        if high == len(points):  # on the last point or beyond: along the last two
+            if high == 1:
+                return values[0]
+            high -= 1
+        below, low = points[high - 1], values[high - 1]
+        return low + (values[high] - low) * (x - below) / (points[high] - below)
 
     @property
     def first(self) -> int:

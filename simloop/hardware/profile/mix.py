@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from math import inf
-from typing import Protocol
-
-import attrs
+from typing import NamedTuple, Protocol
 
 from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.domain import DomainWatch
@@ -16,8 +14,7 @@ from simloop.hardware.timing import IterationShape
 __all__ = ["DecodeGrid", "DecodeRow", "Mix"]
 
 
-@attrs.frozen
-class Mix:
+class Mix(NamedTuple):
     """One prompt chunk and equal decoding requests, which stand for all that a step has.
 
     Attributes:
@@ -39,13 +36,13 @@ class Mix:
     @classmethod
     def of(cls, shape: IterationShape) -> Mix:
         """Merge the requests of a step."""
-        chunk, history, lone = 0, 0, []
+        chunk, history, decodes = 0, 0, shape.num_decodes
+        lone: list[int] = []
         for new, cached in shape.chunks:
             if new > 1:
                 chunk, history = chunk + new, history + cached
             else:
                 lone.append(cached)
-        decodes = shape.num_decodes
         count, total = decodes + len(lone), shape.decode_context - decodes + sum(lone)
         if count == 0:
             return cls(chunk, history, 0, 0, 0, 0)

@@ -8,33 +8,26 @@ import attrs
 
 from simloop.hardware.profile.curve import Curve, blend, bracket
 from simloop.hardware.profile.reading import read_table, time_number, whole
+from simloop.model import Experts, Routing
 
-__all__ = ["Experts", "MoeTable"]
+__all__ = ["MoeTable", "expert_load"]
 
 
-@attrs.frozen
-class Experts:
-    """The expert layer of a model, as far as its time depends on it.
+def expert_load(experts: Experts, tokens: int, ep: int, routing: Routing | None) -> tuple[int, int]:
+    """Return the tokens that a rank's experts work on, and how many of these experts are activated.
 
-    Attributes:
-        count: Experts of a layer.
-        per_token: Experts that each token goes to.
-        ep: Degree of expert parallelism: each rank holds ``count / ep`` experts.
+    Args:
+        experts: The model's experts, of all ranks.
+        tokens: Tokens of all ranks together.
+        ep: Ranks that share the experts.
+        routing: How tokens spread; ``None`` is the rule of LLMServingSim, whose tokens never meet in an expert while
+            there are others: ``min(tokens * k / ep, count / ep)`` activated experts.
     """
-
-    count: int
-    per_token: int
-    ep: int = 1
-
-    def balanced(self, tokens: int) -> tuple[int, int]:
-        """Return the tokens that one rank works on and the experts it activates, if tokens spread evenly.
-
-        ``round(tokens * (1 - ((ep - 1) / ep)^k))`` tokens have at least one expert here;
-        ``min(tokens * k / ep, count / ep)`` experts have at least one token.
-        """
-        local = round(tokens * (1 - ((self.ep - 1) / self.ep) ** self.per_token))
-        pairs = tokens * self.per_token / self.ep
-        return max(1, local), max(1, min(round(pairs), self.count // self.ep))
+    local = round(tokens * (1 - ((ep - 1) / ep) ** experts.top_k))
+    activated = min(round(tokens * experts.top_k / ep), experts.num_experts // ep)
+    if routing is not None:
+        activated = round(routing.load(attrs.evolve(experts, local=experts.num_experts // ep), tokens).active)
+    return max(1, local), max(1, activated)
 
 
 @attrs.frozen
@@ -61,6 +54,11 @@ class MoeTable:
         for tokens, activated, time in read_table(file, columns):
             pairs.setdefault(activated, []).append((tokens, max(1, round(time * 1000))))
         return cls(sorted(pairs), [Curve.of(pairs[activated]) for activated in sorted(pairs)])
+
+    @property
+    def last_tokens(self) -> int:
+        """The most measured tokens."""
+        return max(curve.last for curve in self.curves)
 
     def at(self, tokens: int, activated: int) -> float:
         """Return the time of the experts, nanoseconds."""

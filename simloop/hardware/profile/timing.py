@@ -12,10 +12,11 @@ from simloop.hardware.profile.collectives import AllReduce
 from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.domain import DomainWatch
 from simloop.hardware.profile.mix import DecodeRow, Mix
-from simloop.hardware.profile.moe import Experts
+from simloop.hardware.profile.moe import expert_load
 from simloop.hardware.profile.overheads import Overheads
+from simloop.hardware.profile.reading import has_table
 from simloop.hardware.timing import IterationShape, OperatorTime
-from simloop.model import Model
+from simloop.model import Experts, Model, Routing
 
 __all__ = ["MeasuredTime", "ProfileTiming"]
 
@@ -51,7 +52,8 @@ class ProfileTiming:
         tp: Degree of tensor parallelism.
         all_reduce: What an all-reduce takes; needed if ``tp`` is larger than 1.
         host_bandwidth_gb_s: Bandwidth of the host's memory for token ids, GB/s; ``None`` leaves the transfers out.
-        experts: The expert layer, where the bundle has one.
+        ep: Degree of expert parallelism, where the model has experts.
+        routing: How tokens spread over experts; ``None`` is the reference's rule.
         overheads: What the engine adds; ``None`` is the reference's composition, kernels alone.
         strict: Whether leaving the measured domain is an error; else it is a warning, once for each axis.
 
@@ -67,7 +69,8 @@ class ProfileTiming:
         tp: int = 1,
         all_reduce: AllReduce | None = None,
         host_bandwidth_gb_s: float | None = 256.0,
-        experts: Experts | None = None,
+        ep: int = 1,
+        routing: Routing | None = None,
         overheads: Overheads | None = None,
         strict: bool = False,
     ) -> None:
@@ -77,10 +80,13 @@ class ProfileTiming:
         self._tp = tp
         self._all_reduce = all_reduce
         self._host = host_bandwidth_gb_s
-        self._experts = experts
+        self._experts = next((op for op, _ in model.operators() if isinstance(op, Experts)), None)
+        self._ep, self._routing = ep, routing
         self.overheads = overheads or Overheads()
         self._has_floor = self.overheads.floor_ns(1) > 0
-        _check(self.bundle, tp, all_reduce, experts)
+        _check(self.bundle, tp, ep, all_reduce, self._experts)
+        grid = self.bundle.attention
+        self._last = grid.chunks[-1], grid.last_history, grid.decodes[-1], grid.last_context
         self._layers = model.num_layers
         self._by_tokens: dict[int, int] = {}
         self._by_sequences: dict[int, int] = {}
@@ -121,7 +127,7 @@ class ProfileTiming:
         lines = [self._line(name, calls, curve, rows) for name, calls, curve in self._token_layers()]
         if shape.num_decodes or shape.chunks:
             lines.append(self._attention_line(shape))
-        if self._experts is not None and self.bundle.moe is not None:
+        if self._experts is not None:
             lines.append(self._expert_line(rows))
         if self._tp > 1:
             lines.append(self._all_reduce_line(rows))
@@ -170,7 +176,8 @@ class ProfileTiming:
     def _experts_ns(self, tokens: int) -> int:
         if self._experts is None or self.bundle.moe is None:
             return 0
-        local, activated = self._experts.balanced(tokens)
+        local, activated = expert_load(self._experts, tokens, self._ep, self._routing)
+        self.domain.check("tokens of experts", local, self.bundle.moe.last_tokens)
         return max(1, int(self.bundle.moe.at(local, activated)))
 
     # -- attention ---------------------------------------------------------------------------------------------
@@ -194,6 +201,8 @@ class ProfileTiming:
         """Each prompt by itself; what the decodes add is measured beside one chunk of all the prompts' tokens."""
         grid = self.bundle.attention
         self._check_mix(mix)
+        if mix.decodes and len(shape.chunks) == 1:
+            return max(1, int(grid.at(mix.chunk, mix.history, mix.decodes, mix.mean)))
         time = sum(grid.at(new, cached, 0, 0) for new, cached in shape.chunks if new > 1)
         if mix.decodes:
             time += grid.at(mix.chunk, mix.history, mix.decodes, mix.mean)
@@ -213,16 +222,18 @@ class ProfileTiming:
         return max(1, int(time))
 
     def _check_mix(self, mix: Mix) -> bool:
-        grid = self.bundle.attention
-        axes = (
-            ("prefill_chunk", mix.chunk, grid.chunks[-1]),
-            ("kv_prefill", mix.history, grid.last_history),
-            ("n_decode", mix.decodes, grid.decodes[-1]),
-            ("kv_decode", mix.longest, grid.last_context),
-        )
-        for axis, value, last in axes:
+        """Return whether a step lies within the attention table; if not, say so."""
+        chunk, history, decodes, context = self._last
+        if mix.chunk <= chunk and mix.history <= history and mix.decodes <= decodes and mix.longest <= context:
+            return True
+        for axis, value, last in (
+            ("prefill_chunk", mix.chunk, chunk),
+            ("kv_prefill", mix.history, history),
+            ("n_decode", mix.decodes, decodes),
+            ("kv_decode", mix.longest, context),
+        ):
             self.domain.check(axis, value, last)
-        return all(value <= last for _, value, last in axes)
+        return False
 
     # -- explanations ------------------------------------------------------------------------------------------
 
@@ -252,13 +263,18 @@ class ProfileTiming:
         return MeasuredTime("all_reduce", calls, calls * self._all_reduce_ns(tokens), "link", source)
 
 
-def _check(bundle: Bundle, tp: int, all_reduce: AllReduce | None, experts: Experts | None) -> None:
+def _check(bundle: Bundle, tp: int, ep: int, all_reduce: AllReduce | None, experts: Experts | None) -> None:
     if bundle.tp != tp:
         raise InputError(f"the profiles are of tp {bundle.tp}, asked for was tp {tp}", file=bundle.folder)
     if tp > 1 and all_reduce is None:
         raise InputError(f"tp {tp} needs to know what an all-reduce takes (a RingLink or a measured table)")
-    if bundle.moe is not None and experts is None:
-        raise InputError("has experts: say how many, and how many a token goes to", file=bundle.folder)
+    if tp > 1 and ep == 1 and bundle.moe is not None and has_table(bundle.folder, "moe") is None:
+        raise InputError(f"has whole experts only (from tp1): tp {tp} takes ep {tp}", file=bundle.folder)
+    if (bundle.moe is None) != (experts is None):
+        has, lacks = ("the profiles", "the model") if experts is None else ("the model", "the profiles")
+        raise InputError(
+            f"{has} have experts, {lacks} have none".replace("model have", "model has"), file=bundle.folder
+        )
 
 
 def _remember(memo: dict[int, int], key: int, value: int) -> int:
