@@ -55,12 +55,22 @@ def _device_facts(name: str) -> Iterable[Sequence[str]]:
 
 
 def _flat(mapping: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Yield every leaf that is given, by its dotted key."""
+    """Yield what is given, by its dotted key; a table without tables inside, and each of a list of them, is one."""
     for key, value in mapping.items():
-        if isinstance(value, dict):
+        if value is None or value in ({}, []):
+            continue
+        if isinstance(value, dict) and any(isinstance(inner, dict | list) for inner in value.values()):
             yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None:
+        elif isinstance(value, dict):
+            yield f"{prefix}{key}", "\n".join(_settings(value))
+        elif isinstance(value, list):
+            yield f"{prefix}{key}", "\n".join(", ".join(_settings(item)) for item in value)
+        else:
             yield f"{prefix}{key}", value
+
+
+def _settings(table: dict[str, Any]) -> list[str]:
+    return [f"{key} {_text(value)}" for key, value in table.items() if value is not None]
 
 
 def _source(key: str, sources: dict[str, str]) -> str:
@@ -105,7 +115,11 @@ def _model_facts(name: str) -> Iterable[Sequence[str]]:
     yield "name", model.name
     yield "family", model.family
     yield "parameters", f"{model.num_parameters:,}"
+    if model.num_active_parameters != model.num_parameters:
+        yield "active for a token", f"{model.num_active_parameters:,}"
     yield "dtype", model.dtype
+    if model.quantization is not None:
+        yield "quantization", model.quantization
     yield "weights", f"{model.weight_bytes / 2**30:.2f} GiB"
     yield "KV cache", f"{model.kv_bytes_per_token:,} bytes a token"
     yield "max_model_len", f"{model.max_model_len:,} tokens"

@@ -83,7 +83,7 @@ class Interconnect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         fits: list[LinkFit] = getattr(self, kind) or self.all_reduce
         fit = next((fit for fit in fits if fit.ranks >= ranks), None)
         if fit is None:
-            raise InputError(f"measured for at most {fits[-1].ranks} ranks, not for {ranks}", path="interconnect")
+            raise InputError(f"the interconnect was measured for at most {fits[-1].ranks} ranks, not for {ranks}")
         share = (ranks - 1) / ranks * size / fit.bus_gb_s
         if kind == "all_reduce":
             return 1e3 * fit.alpha_us, 2 * share

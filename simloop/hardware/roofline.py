@@ -179,8 +179,13 @@ class Roofline:
 
     def _exchanging_ns(self) -> float:
         """Return what the host spends on starting exchanges outside of a CUDA graph, beyond the launch of a kernel."""
-        count = sum(calls for operator, calls in self._operators if isinstance(operator, Collective))
-        return count * max(0.0, 1e3 * self.device.links().launch_us - self._launch_ns) if count else 0.0
+        exchanges = [(operator, calls) for operator, calls in self._operators if isinstance(operator, Collective)]
+        if not exchanges:
+            return 0.0
+        for operator, _ in exchanges:
+            self._prices.collective(operator, 1)  # finds out now whether the card can price it
+        more = max(0.0, 1e3 * self.device.links().launch_us - self._launch_ns)
+        return more * sum(calls for _, calls in exchanges)
 
     def _decode(self, operator: Attention | LatentAttention, layers: int) -> _Decode:
         fixed, one = self._prices.decode(operator, 0, 0), self._prices.decode(operator, 1, 0)

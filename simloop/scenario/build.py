@@ -9,9 +9,9 @@ import attrs
 
 from simloop.errors import InputError
 from simloop.hardware import Device, MemoryPlan, Roofline, load_device, memory_plan
-from simloop.model import Model, load_model
+from simloop.model import Experts, Model, Plan, load_model
 from simloop.scenario.structs import PolicyRef, Scenario, WorkerGroup
-from simloop.serving import Cluster, Hooks, KVBlocks, PolicySource, Recorder, Worker, load_policy
+from simloop.serving import Cluster, Engine, Hooks, KVBlocks, PolicySource, Recorder, Worker, load_policy
 from simloop.serving.check import check_worker
 
 __all__ = ["build_cluster"]
@@ -66,7 +66,10 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
     device = _located(lambda: load_device(spec.device), f"{path}.device")
     model_path = "model" if spec.model is None else f"{path}.model"
     model = _located(lambda: load_model(spec.model or scenario.model), model_path)
-    timing = _located(lambda: Roofline(model, device, dtype=engine.dtype), path)
+    plan = _plan(engine, model, f"{path}.engine")
+    timing = _located(
+        lambda: Roofline(model, device, dtype=engine.dtype, plan=plan, kv_cache_dtype=engine.kv_cache_dtype), path
+    )
     memory = _located(
         lambda: memory_plan(
             model,
@@ -77,6 +80,8 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
             block_size=engine.block_size,
             num_gpu_blocks_override=engine.num_gpu_blocks_override,
             dtype=engine.dtype,
+            kv_cache_dtype=engine.kv_cache_dtype,
+            plan=plan,
         ),
         path,
     )
@@ -85,6 +90,19 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
     else:
         schedule = _policy(spec.schedule, "schedule", f"{path}.schedule")
     return _Group(spec, device, model, timing, memory, schedule)
+
+
+def _plan(engine: Engine, model: Model, path: str) -> Plan:
+    """Return how a worker's engine spreads the model over devices; refuse what would have no effect."""
+    for key in ("pipeline_parallel_size", "data_parallel_size"):
+        if (found := getattr(engine, key)) > 1:
+            raise InputError(f"found {found}, expected 1: workers do not run more yet", path=f"{path}.{key}")
+    if engine.enable_expert_parallel:
+        mixture = any(isinstance(operator, Experts) for operator, _ in model.operators())
+        if not mixture or engine.tensor_parallel_size == 1:
+            reason = "one device holds all experts anyway" if mixture else f"{model.name} has no experts"
+            raise InputError(f"found true, expected false: {reason}", path=f"{path}.enable_expert_parallel")
+    return Plan(tensor_parallel=engine.tensor_parallel_size, expert_parallel=engine.enable_expert_parallel)
 
 
 def _worker(

@@ -26,7 +26,13 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         scheduler_reserve_full_isl: Admit a request only when its whole prompt fits, not just its first chunk.
         scheduling_policy: Who is admitted first and preempted last: ``fcfs``, or ``priority`` (lower is more urgent).
         enable_prefix_caching: Keep freed blocks and find them again by their hashes, where the workload gives hashes.
-        dtype: Precision of weights and arithmetic; ``auto`` is the model's own.
+        dtype: Precision of weights and arithmetic; ``auto`` is the model's own. Quantised weights stay quantised.
+        kv_cache_dtype: Precision of the KV cache: ``auto`` (the model's own), ``bfloat16``, ``float16``, ``fp8``,
+            ``fp8_e4m3`` or ``fp8_e5m2``.
+        tensor_parallel_size: Devices that share every layer; a worker is all of them.
+        pipeline_parallel_size: Stages of consecutive layers. Only 1 so far.
+        data_parallel_size: Ranks with requests of their own that share the experts. Only 1 so far.
+        enable_expert_parallel: Give each rank whole experts, not a slice of each.
     """
 
     max_num_seqs: _Positive = 256
@@ -40,3 +46,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     enable_prefix_caching: bool = True
     dtype: str = "auto"
+    kv_cache_dtype: str = "auto"
+    tensor_parallel_size: _Positive = 1
+    pipeline_parallel_size: _Positive = 1
+    data_parallel_size: _Positive = 1
+    enable_expert_parallel: bool = False

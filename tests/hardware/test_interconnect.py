@@ -43,7 +43,7 @@ def test_sending_by_hand() -> None:
 
 
 def test_more_ranks_than_were_measured() -> None:
-    with pytest.raises(InputError, match="interconnect: measured for at most 8 ranks, not for 16"):
+    with pytest.raises(InputError, match="the interconnect was measured for at most 8 ranks, not for 16"):
         LINKS.collective_ns("all_reduce", 16, 1.0)
 
 

@@ -50,7 +50,8 @@ shapes = st.builds(
 def product_s(device: Device, fit: GemmFit, dtype: str, flops: float, moved: float) -> float:
     compute = flops / (fit.compute_efficiency * device.peak_tflops.get(dtype, device.peak_tflops["bfloat16"]) * 1e12)
     memory = moved / (fit.memory_efficiency * device.memory_bandwidth_gb_s * 1e9)
-    return fit.overhead_us * 1e-6 + float(compute**fit.sharpness + memory**fit.sharpness) ** (1 / fit.sharpness)
+    busy: float = (compute**fit.sharpness + memory**fit.sharpness) ** (1 / fit.sharpness)
+    return fit.overhead_us * 1e-6 + busy
 
 
 def decode_s(operator: Attention | LatentAttention, device: Device, shape: Shape, kv: int) -> float:
