@@ -67,7 +67,7 @@ class Task(asyncio.Task[Any]):
         # _entry: the heap entry while parked, None when it may be parked, () while it is being made, and a bool when
         # a cancellation may be on its way (the step that brings it must not be parked): True if it found it parked.
         self._serial = serial = loop.next_task_serial()
-        self._entry: TimerEntry | tuple[()] | bool | None = ()
+        self._entry: Any = ()
         super().__init__(coro, loop=loop, name=f"Task-{serial}" if name is None else name, **options)
         self._entry = None
 
@@ -78,7 +78,7 @@ class Task(asyncio.Task[Any]):
     @property
     def _fut_waiter(self) -> Any:
         entry = self._entry
-        if isinstance(entry, tuple) and entry:
+        if entry.__class__ is tuple and entry:
             return Parked(entry[0])
         return super()._fut_waiter  # type: ignore[misc]
 
@@ -91,11 +91,11 @@ class Task(asyncio.Task[Any]):
         Returns:
             Whether the task was still running.
         """
-        entry = self._entry
         if self.done():
             return False
-        if isinstance(entry, tuple) and entry:
-            self._entry = True
+        entry = self._entry
+        if entry.__class__ is tuple and entry:
+            self._entry = True  # no call since it was read: a signal handler that cancels, too, finds it done
             self._unpark(entry)
         elif entry is True and self._must_cancel:
             msg = self._cancel_message  # of two cancellations in one instant the first counts, as with a Future

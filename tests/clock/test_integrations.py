@@ -265,7 +265,7 @@ def test_ctrl_c_cancels_main_and_is_raised(sleep: str, run: str) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="there is no interval timer")
 def test_a_signal_handler_may_cancel_at_any_moment() -> None:
     """Interrupt a busy loop by a real timer, again and again: no cancellation is lost, none comes twice."""
-    sent = caught = 0
+    sent = caught = caught_by_both = 0
     stop = False
 
     async def victim() -> None:
@@ -276,12 +276,21 @@ def test_a_signal_handler_may_cancel_at_any_moment() -> None:
             except asyncio.CancelledError:
                 caught += 1
 
+    async def victim_of_both() -> None:
+        nonlocal caught_by_both
+        while not stop:
+            try:
+                await clock.sleep(1)
+            except asyncio.CancelledError:
+                caught_by_both += 1
+
     async def main() -> None:
         nonlocal stop
-        task = asyncio.create_task(victim())
+        task, other = asyncio.create_task(victim()), asyncio.create_task(victim_of_both())
 
         def interrupt(*_: object) -> None:
             nonlocal sent
+            other.cancel()
             if sent == caught:
                 sent += 1
                 task.cancel()
@@ -291,12 +300,14 @@ def test_a_signal_handler_may_cancel_at_any_moment() -> None:
         try:
             while caught < 300:
                 await clock.sleep(1)
+                other.cancel()
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
         await clock.sleep(2)
         stop = True
-        await task
+        await asyncio.gather(task, other)
 
     clock.run(main)
     assert sent == caught >= 300
+    assert caught_by_both >= 300
