@@ -47,10 +47,12 @@ class Stage:
         return sum(operator.weight_bytes(dtype_bytes) * calls for operator, calls in self.operators)
 
     def attentions(self) -> Iterator[tuple[Attention | LatentAttention, int]]:
-        """Yield the attention operators with the number of their layers."""
+        """Yield the different attention operators, with the number of their layers."""
+        found: dict[Attention | LatentAttention, int] = {}
         for operator, calls in self.operators:
             if isinstance(operator, Attention | LatentAttention):
-                yield operator, calls
+                found[operator] = found.get(operator, 0) + calls
+        yield from found.items()
 
 
 def shard(model: Model, plan: Plan) -> tuple[Stage, ...]:
