@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from simloop.errors import InputError, SimulationError
 from simloop.hardware import Roofline, Shape, load_device
-from simloop.hardware.profile import DomainWarning, KernelTables, KernelTiming, MeasuredTime, Overheads, read_all_reduce
+from simloop.hardware.profile import (
+    DomainWarning,
+    KernelTables,
+    KernelTiming,
+    MeasuredTime,
+    Overheads,
+    load_layers,
+    read_all_reduce,
+    read_mlp,
+)
 from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.kernels import by_power
 from simloop.model import Plan, load_model
@@ -22,7 +31,6 @@ from tests.hardware.profile_tables import write_csv
 MODEL, DEVICE = load_model("llama-3.2-1b"), load_device("h100-sxm-80gb")
 """The model has 16 layers, 32 query heads and 8 key-value heads of 64, width 2,048."""
 
-ABOUT = "VLLM,1.0,a card"
 CALIB = DATA / "aiconfigurator" / "calib"
 
 
@@ -197,3 +205,46 @@ def test_measured_kernels_and_the_calibrated_roofline_agree_in_the_large() -> No
 def test_a_curve_need_not_rise() -> None:
     curve = Curve.of([(8, 3.0), (2, 5.0), (4, 1.0)])
     assert [curve.at(x) for x in (1, 2, 3, 4, 6, 8, 10)] == [5.0, 5.0, 3.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def write_layers(folder: Path) -> Path:
+    folder.mkdir()
+    names = ("q_proj", "k_proj", "v_proj", "rope", "o_proj", "lm_head")
+    rows = [(name, tokens, 0, 1, 100 * (place + 1) * tokens) for place, name in enumerate(names) for tokens in (1, 9)]
+    write_csv(folder / "layers.csv", "layer_name,input,kv_cache,tp_size,latency(ns)", rows)
+    kinds = "time_stats.attn_prefill.median,time_stats.attn_decode.median"
+    sizes = "n_embd,n_q_head,n_kv_head,num_tensor_parallel_workers,batch_size,prefill_chunk_size,kv_cache_size"
+    header = f"{kinds},{sizes},is_prefill"
+    size = (2048, 32, 8, 1)
+    chunks = [(0.001 * new * total, "", *size, 1, new, total, True) for new in (32, 64) for total in (64, 128)]
+    decodes = [
+        ("", 0.002 * batch * context, *size, batch, 0, context, False) for batch in (1, 4) for context in (8, 16)
+    ]
+    write_csv(folder / "attention.csv", header, [*chunks, *decodes])
+    return folder
+
+
+def test_layers_of_the_first_profiler(tmp_path: Path) -> None:
+    timing = KernelTiming(load_layers(write_layers(tmp_path / "a")), MODEL, DEVICE)
+    asked = Shape.mixed([(48, 48)], [12, 12])
+    with pytest.warns(DomainWarning, match="tokens of"):
+        assert line(timing, asked, "qkv_proj").ns == pytest.approx(16 * 600 * 50)
+    assert line(timing, asked, "lm_head").ns == 600 * 3
+    assert line(timing, asked, "attention (prefill)").ns == pytest.approx(16 * 48 * 96 * 1000)
+    assert line(timing, asked, "attention (decode)").ns == pytest.approx(16 * 2 * 12 * 2000)
+    assert line(timing, asked, "gate_up_proj").source == "roofline of h100-sxm-80gb"
+    assert not load_layers(tmp_path / "a", decodes=False).generation
+    with pytest.raises(InputError, match=r"layers.csv: has no rows of tp 2"):
+        load_layers(tmp_path / "a", tp=2)
+
+
+def test_tables_of_vidur(tmp_path: Path) -> None:
+    times = ",".join(f"time_stats.{name}.median" for name in ("emb", "attn_pre_proj", "add"))
+    header = f"{times},num_tokens,num_tensor_parallel_workers"
+    rows = [(0.2, 1.0, 0.1, 8, 1), (0.4, 3.0, 0.1, 16, 1), (0.4, 5.0, 0.1, 16, 1), (9.0, 9.0, 9.0, 8, 2)]
+    write_csv(tmp_path / "mlp.csv", header, rows)
+    curves = read_mlp(tmp_path / "mlp.csv")
+    assert set(curves) == {"embedding", "qkv_proj"}
+    assert curves["qkv_proj"].at(12) == pytest.approx(2.5e6)
+    with pytest.raises(InputError, match="has no rows of 4 tensor-parallel workers"):
+        read_mlp(tmp_path / "mlp.csv", tp=4)

@@ -5,6 +5,7 @@ from simloop.hardware.profile.collectives import AllReduce, MeasuredAllReduce, R
 from simloop.hardware.profile.domain import DomainWarning
 from simloop.hardware.profile.kernel_timing import KernelTiming
 from simloop.hardware.profile.kernels import KernelTables
+from simloop.hardware.profile.layers import load_layers, read_mlp
 from simloop.hardware.profile.overheads import VLLM_0_19, Overheads
 from simloop.hardware.profile.timing import MeasuredTime, ProfileTiming
 
@@ -21,5 +22,7 @@ __all__ = [
     "ProfileTiming",
     "RingLink",
     "load_bundle",
+    "load_layers",
     "read_all_reduce",
+    "read_mlp",
 ]

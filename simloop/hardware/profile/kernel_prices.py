@@ -46,6 +46,8 @@ class KernelPrices:
 
     def row(self, operator: Gemm | Elementwise | Experts | Collective, rows: int) -> Price:
         """Price anything but attention, for ``rows`` rows."""
+        if operator.name in self.tables.layers:
+            return self._along(self.tables.layers[operator.name], f"{operator.per}s of {operator.name}", rows)
         if isinstance(operator, Gemm):
             return self._gemm(operator, rows)
         if isinstance(operator, Experts):
@@ -106,10 +108,6 @@ class KernelPrices:
 
     # -- attention ---------------------------------------------------------------------------------------------
 
-    def context_table(self, operator: Attention | LatentAttention) -> AttentionTable | None:
-        """Return the table of whole prompts for an operator's heads, if it was measured."""
-        return None if isinstance(operator, LatentAttention) else self.tables.context.get(_heads(operator))
-
     def generation_table(self, operator: Attention | LatentAttention) -> AttentionTable | None:
         """Return the table of decodes for an operator's heads, if it was measured."""
         return None if isinstance(operator, LatentAttention) else self.tables.generation.get(_heads(operator))
@@ -120,11 +118,22 @@ class KernelPrices:
         Tables have whole prompts. A chunk after ``cached`` tokens is what a prompt of ``cached + new`` takes beyond one
         of ``cached``, which has the same pairs of queries and keys, and at least what a prompt of ``new`` takes.
         """
-        table = self.context_table(operator)
-        if table is None:
-            cost = self.fallback.prefill(operator, [(new, cached)])
-            return Price(cost.total, f"roofline of {self.fallback.device.name}")
-        curve = table.batch_curve(1)
+        heads = None if isinstance(operator, LatentAttention) else _heads(operator)
+        if heads in self.tables.chunks:
+            return self._known_chunk(self.tables.chunks[heads], new, new + cached)
+        if heads in self.tables.context:
+            return self._part_of_prompt(self.tables.context[heads].batch_curve(1), new, cached)
+        cost = self.fallback.prefill(operator, [(new, cached)])
+        return Price(cost.total, f"roofline of {self.fallback.device.name}")
+
+    def _known_chunk(self, table: AttentionTable, new: int, context: int) -> Price:
+        self.domain.check("tokens of a chunk", new, table.batches[-1])
+        self.domain.check("context of a chunk", context, table.last_length)
+        domain = f"chunks to {table.batches[-1]} of {table.last_length} tokens, asked {new} of {context}"
+        inside = new <= table.batches[-1] and context <= table.last_length
+        return Price(max(1.0, table.batch_curve(new).at(context)), self.tables.source, domain, inside)
+
+    def _part_of_prompt(self, curve: Curve, new: int, cached: int) -> Price:
         self.domain.check("tokens of a prompt", new + cached, curve.last)
         alone = curve.at(new)
         ns = max(alone, curve.at(new + cached) - curve.at(cached)) if cached else alone

@@ -19,7 +19,7 @@ from simloop.errors import InputError
 from simloop.hardware.profile.curve import Curve, blend, bracket
 from simloop.hardware.profile.reading import Columns, find_table, has_table, header_of, read_table, time_number, whole
 
-__all__ = ["AttentionTable", "GemmTable", "KernelTables", "by_power"]
+__all__ = ["AttentionTable", "GemmTable", "Heads", "KernelTables", "by_power"]
 
 _ELEMENT_BYTES = {"int8": 1}
 _HEADS: Columns = dict.fromkeys(("num_heads", "num_key_value_heads", "head_dim"), whole)
@@ -122,17 +122,21 @@ class KernelTables:
         gemm: Matrix products by precision.
         context: Attention of whole prompts by heads; lengths are prompt lengths.
         generation: Attention of decodes by heads; lengths are contexts, the new token included.
+        chunks: Attention of prompt chunks by heads; the chunk stands for the batch size, lengths are whole contexts.
+        layers: Operators of one model by name, by tokens (or sequences): they go before everything else.
         experts: Fused experts by ``(precision, hidden, inner, top_k, experts, tp, ep)``, by tokens.
         collectives: By kind and ranks, by bytes.
     """
 
     folder: Path
     source: str
-    gemm: dict[str, GemmTable]
-    context: dict[Heads, AttentionTable]
-    generation: dict[Heads, AttentionTable]
-    experts: dict[tuple[str, int, int, int, int, int, int], Curve]
-    collectives: dict[tuple[str, int], Curve]
+    gemm: dict[str, GemmTable] = attrs.field(factory=dict, kw_only=True)
+    context: dict[Heads, AttentionTable] = attrs.field(factory=dict, kw_only=True)
+    generation: dict[Heads, AttentionTable] = attrs.field(factory=dict, kw_only=True)
+    chunks: dict[Heads, AttentionTable] = attrs.field(factory=dict, kw_only=True)
+    experts: dict[tuple[str, int, int, int, int, int, int], Curve] = attrs.field(factory=dict, kw_only=True)
+    collectives: dict[tuple[str, int], Curve] = attrs.field(factory=dict, kw_only=True)
+    layers: dict[str, Curve] = attrs.field(factory=dict, kw_only=True)
 
     @classmethod
     def load(cls, folder: str | Path, *, dtype: str = "bfloat16", kv_dtype: str | None = None) -> KernelTables:
@@ -154,11 +158,11 @@ class KernelTables:
         return cls(
             root,
             _source(find_table(root, "gemm")),
-            _gemm(find_table(root, "gemm")),
-            _attention(find_table(root, "context_attention"), picked, context=True),
-            _attention(find_table(root, "generation_attention"), picked, context=False),
-            _experts(has_table(root, "moe")),
-            _collectives(has_table(root, "nccl"), has_table(root, "custom_allreduce")),
+            gemm=_gemm(find_table(root, "gemm")),
+            context=_attention(find_table(root, "context_attention"), picked, context=True),
+            generation=_attention(find_table(root, "generation_attention"), picked, context=False),
+            experts=_experts(has_table(root, "moe")),
+            collectives=_collectives(has_table(root, "nccl"), has_table(root, "custom_allreduce")),
         )
 
 
