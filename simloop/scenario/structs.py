@@ -11,7 +11,7 @@ from simloop.metrics import SLO
 from simloop.serving import Engine
 from simloop.workload import WorkloadSpec
 
-__all__ = ["Policies", "PolicyRef", "Scenario", "WorkerGroup"]
+__all__ = ["Network", "Policies", "PolicyRef", "Scenario", "WorkerGroup"]
 
 _Name = Annotated[str, Meta(min_length=1)]
 _Seconds = Annotated[float, Meta(gt=0)]
@@ -64,12 +64,27 @@ class WorkerGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     schedule: _Name | PolicyRef | None = None
 
 
+class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What carries KV from worker to worker: every worker has one port of a switch that never blocks.
+
+    Transfers that meet at a port share its bandwidth max-min fairly.
+
+    Attributes:
+        bandwidth_gb_s: Bandwidth of a port in each direction, GB/s: 12.5 is 100 Gbit/s Ethernet, 50 NDR InfiniBand.
+        latency_us: Time from a worker to another beside the bytes, microseconds.
+    """
+
+    bandwidth_gb_s: Annotated[float, Meta(gt=0)]
+    latency_us: Annotated[float, Meta(ge=0)] = 0.0
+
+
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A cluster, what it is asked, and how long.
 
     Attributes:
         model: A bundled model (``simloop models``), or the path of a Hugging Face ``config.json`` or of its folder.
         workers: The groups of workers.
+        network: What links the workers, for policies that send KV; nothing does if not given.
         policies: Who decides what.
         workload: The requests: when they arrive and how long they are.
         slo: The limits that a request must keep to count as good; none if not given.
@@ -80,6 +95,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     model: _Name
     workers: Annotated[list[WorkerGroup], Meta(min_length=1)]
+    network: Network | None = None
     policies: Policies = Policies()
     workload: WorkloadSpec
     slo: SLO | None = None

@@ -22,7 +22,7 @@ def check_worker(worker: Worker, batch: Batch) -> None:
     """
     decoding = [request for request in worker.running if request.phase is Phase.DECODING]
     found = {
-        "KV blocks held": (sum(request.blocks for request in worker.running) - _shared(worker), worker.kv.used),
+        "KV blocks held": (_held(worker), worker.kv.used),
         "free KV blocks": (_free(worker), worker.kv.free),
         "free KV blocks below zero": (min(worker.kv.free, 0), 0),
         "decoding requests": (len(decoding), len(worker.decoding)),
@@ -44,6 +44,10 @@ def check_worker(worker: Worker, batch: Batch) -> None:
 def _extremes(decoding: list[Request]) -> tuple[int, int]:
     stored = [request.computed for request in decoding]
     return min(stored, default=0), max(stored, default=0)
+
+
+def _held(worker: Worker) -> int:
+    return sum(request.blocks for request in [*worker.running, *worker.leaving]) - _shared(worker)
 
 
 def _shared(worker: Worker) -> int:

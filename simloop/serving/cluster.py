@@ -11,6 +11,7 @@ import attrs
 
 from simloop.clock import Event, add_note, now_ns, sleep_until_ns
 from simloop.errors import PolicyError
+from simloop.network import Fabric
 from simloop.serving.generation import Generation
 from simloop.serving.hooks import Hook, Hooks, Moment
 from simloop.serving.loads import LoadIndex
@@ -38,6 +39,7 @@ class Cluster:
         records: Where everything that happens is kept.
         hooks: The breakpoints.
         control: The controller, if there is one.
+        network: What links the workers, by their names, for KV transfers.
         lockstep: Groups of workers that iterate together.
         arrived: Requests that have arrived so far.
         finished: Requests that have ended so far, however they ended.
@@ -48,6 +50,7 @@ class Cluster:
     records: Recorder
     hooks: Hooks
     control: ControlPolicy | None = None
+    network: Fabric | None = None
     lockstep: Sequence[Lockstep] = ()
     route_name: str = "route"
     control_name: str = "control"
@@ -55,7 +58,8 @@ class Cluster:
     arrived: int = 0
     finished: int = 0
     _routing: dict[Request, None] = attrs.Factory(dict)
-    _loads: LoadIndex | None = None
+    _cancelled: dict[Request, str] = attrs.Factory(dict)
+    _loads: dict[str | None, LoadIndex] = attrs.Factory(dict)
     _inline: bool = attrs.field(init=False)
     _group: asyncio.TaskGroup | None = None
     _services: list[asyncio.Task[None]] = attrs.Factory(list)
@@ -65,21 +69,51 @@ class Cluster:
         self._inline = never_suspends(self.route)
         for worker in self.workers:
             worker.on_end = self._ended
+            worker.on_hand_back = self._start
 
     # -- what policies see -------------------------------------------------------------------------------------
 
-    def least_loaded(self) -> Worker:
-        """Return the worker that holds the fewest requests, the first of equals; costs O(log workers)."""
-        if self._loads is None:
-            self._loads = LoadIndex(self.workers)
-            for worker in self.workers:
-                worker.loads = self._loads
-        return self._loads.least()
+    def least_loaded(self, group: str | None = None) -> Worker:
+        """Return the worker that holds the fewest requests, the first of equals; costs O(log workers).
+
+        Args:
+            group: Look only at the workers of this group of the scenario.
+
+        Raises:
+            PolicyError: There is no such group.
+        """
+        if group not in self._loads:
+            members = [worker for worker in self.workers if group in (None, worker.group)]
+            if not members:
+                groups = list(dict.fromkeys(worker.group for worker in self.workers))
+                raise PolicyError(f"no group of workers is called {group!r} (there are: {', '.join(groups)})")
+            self._loads[group] = LoadIndex(members)
+            for worker in members:
+                worker.loads = (*worker.loads, self._loads[group])
+        return self._loads[group].least()
 
     @property
     def outstanding(self) -> int:
         """Requests that have arrived and not ended."""
         return self.arrived - self.finished
+
+    async def send_kv(self, request: Request, target: Worker) -> None:
+        """Send a request's keys and values over the network to the worker that it will go on on.
+
+        Other transfers share the links; the sender and the receiver go on computing meanwhile.
+
+        Raises:
+            PolicyError: The request is on no worker, or the scenario has no network.
+        """
+        source = request.worker
+        if source is None or source is target:
+            return
+        if self.network is None:
+            raise PolicyError(f"KV cannot be sent from {source.name} to {target.name}: the scenario has no network")
+        await self._fire("kv_sent", request)
+        await self.network.send(source.name, target.name, request.computed * source.model.kv_bytes_per_token)
+        request.kv_at = target
+        await self._fire("kv_received", request)
 
     # -- what users call ---------------------------------------------------------------------------------------
 
@@ -120,7 +154,9 @@ class Cluster:
 
     def abort(self, request: Request, reason: str = "aborted by the client") -> None:
         """End a request before its time; its KV blocks are free after the iteration it is in."""
-        if request.worker is not None:
+        if request.phase is Phase.ROUTING:
+            self._cancelled[request] = reason
+        elif request.worker is not None:
             request.worker.abort(request, reason)
 
     async def serve(self, workload: Iterable[Arrival]) -> None:
@@ -195,31 +231,44 @@ class Cluster:
         self._group.create_task(self._dispatch(request), name=f"routing request {request.id}")
 
     async def _dispatch(self, request: Request) -> None:
-        await self._fire("arrival", request)
+        if request.worker is None:
+            await self._fire("arrival", request)
         try:
             worker = await self.route(request, self)
         except Exception as error:
             raise self._route_error(request, error) from error
         del self._routing[request]
         placed = self._place(request, worker)
-        await self._fire("routed" if placed else "rejected", request)
+        moment = "routed" if placed else "rejected" if request.status is Status.REJECTED else "failed"
+        await self._fire(moment, request)
 
     def _place(self, request: Request, worker: Any) -> bool:
         if not isinstance(worker, Worker):
             raise PolicyError(
                 f"routing policy {self.route_name} returned {worker!r} for request {request.id}, not a worker"
             )
-        reason = worker.refusal(request)
+        source, cancelled = request.worker, self._cancelled.pop(request, None)
+        reason = cancelled or worker.refusal(request)
+        if source is worker and reason is None:
+            worker.take_back(request)
+            return True
+        if source is not None:
+            source.let_go(request)
+            if request.kv_at is not worker:
+                request.forget_computed()
         if reason is None:
             worker.enqueue(request)
-            return True
+        else:
+            self._refuse(request, worker, Status.FAILED if cancelled else Status.REJECTED, reason)
+        return reason is None
+
+    def _refuse(self, request: Request, worker: Worker, status: Status, reason: str) -> None:
         request.worker = worker
-        request.status = Status.REJECTED
+        request.status = status
         request.reason = reason
         request.phase = Phase.DONE
         request.finish_ns = now_ns()
         self._ended(request)
-        return False
 
     def _ended(self, request: Request) -> None:
         self.finished += 1

@@ -11,7 +11,10 @@ from simloop.serving.request import Request
 
 __all__ = ["MOMENTS", "Hook", "Hooks", "Moment"]
 
-MOMENTS = ("arrival", "routed", "rejected", "admitted", "first_token", "token", "preempted", "finished", "failed")
+MOMENTS = (
+    *("arrival", "routed", "rejected", "admitted", "first_token", "token", "preempted"),
+    *("handed_back", "kv_sent", "kv_received", "finished", "failed"),
+)
 
 
 @attrs.frozen

@@ -19,12 +19,12 @@ class LoadIndex:
     """
 
     def __init__(self, workers: Sequence[Worker]) -> None:
-        self._workers = workers
+        self._workers = {worker.index: worker for worker in workers}
         self._heap: list[tuple[int, int]] = []
         self._rebuild()
 
     def _rebuild(self) -> None:
-        self._heap = [(worker.load, worker.index) for worker in self._workers]
+        self._heap = [(worker.load, worker.index) for worker in self._workers.values()]
         heapify(self._heap)
 
     def changed(self, worker: Worker) -> None:

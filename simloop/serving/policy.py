@@ -17,7 +17,7 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -141,11 +141,15 @@ def _find(name: str, kind: str, base_dir: Path) -> Callable[..., Any]:
     elif attribute:
         module = _import(place, name)
     else:
-        found = {point.name: point for point in entry_points(group="simloop.policies")}
-        if name in found:
-            return found[name].load()  # type: ignore[no-any-return]
+        if name in _installed():
+            return _installed()[name].load()  # type: ignore[no-any-return]
         module = _load_file(_bundled(name, kind))
     return _attribute(module, attribute or kind, name, kind)
+
+
+@functools.cache
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group="simloop.policies")}
 
 
 def _bundled(name: str, kind: str) -> Path:

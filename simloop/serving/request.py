@@ -54,7 +54,8 @@ class Request:
         hash_ids: Block hashes of the prompt, and of the output where known, if the trace gives them.
         hash_block_size: Tokens that one of them stands for.
         phase: Where it is now.
-        worker: The worker it was last given to.
+        worker: The worker it was last given to; where its KV blocks are.
+        kv_at: The worker that its keys and values have been sent to, if they have.
         scheduled_ns: When a worker first admitted it; -1 before.
         first_token_ns: When its first token was there; -1 before.
         finish_ns: When it ended; -1 before.
@@ -73,6 +74,7 @@ class Request:
     phase: Phase = Phase.ROUTING
     status: int = Status.UNFINISHED
     worker: Worker | None = None
+    kv_at: Worker | None = None
     scheduled_ns: int = -1
     first_token_ns: int = -1
     finish_ns: int = -1
@@ -127,6 +129,10 @@ class Request:
         if cohort is None or self._reserved:
             return self._blocks
         return -(-self.computed // cohort.block_size)
+
+    def forget_computed(self) -> None:
+        """Lose what is stored: it will be computed again."""
+        self._computed = 0
 
     @property
     def worker_index(self) -> int:

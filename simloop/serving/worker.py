@@ -76,6 +76,7 @@ class Worker:
         running: Requests admitted and not done, in order of admission (the values mean nothing).
         prefilling: Those of them whose prompt is not all read.
         decoding: Those that decode.
+        leaving: Requests that were handed back and whose KV blocks are still here.
         iterations: Iterations done.
         generated: Output tokens made.
         prefilled: Prompt tokens read (again, after a preemption).
@@ -101,10 +102,12 @@ class Worker:
     sample_interval_ns: int = 1_000_000_000
     check: Callable[[Worker, Batch], None] | None = None
     on_end: Callable[[Request], None] | None = None
+    on_hand_back: Callable[[Request], None] | None = None
     waiting: deque[Request] = attrs.Factory(deque)
     running: dict[Request, None] = attrs.Factory(dict)
     prefilling: dict[Request, None] = attrs.Factory(dict)
     paused: dict[Request, None] = attrs.Factory(dict)
+    leaving: dict[Request, None] = attrs.Factory(dict)
     decoding: Cohort = attrs.field(init=False)
     max_model_len: int = attrs.field(init=False)
     iterations: int = 0
@@ -113,11 +116,12 @@ class Worker:
     preemptions: int = 0
     busy_ns: int = 0
     step_ends: array[int] = attrs.Factory(lambda: array("q"))
-    loads: LoadIndex | None = None
+    loads: tuple[LoadIndex, ...] = ()
     wake: Event = attrs.field(init=False)
     executing: bool = False
     _moments: list[Moment] = attrs.Factory(list)
     _listened: dict[Request, None] = attrs.Factory(dict)
+    _returned: list[Request] = attrs.Factory(list)
     _aborted: list[tuple[Request, str]] = attrs.Factory(list)
     _next_sample_ns: int = 0
 
@@ -150,6 +154,9 @@ class Worker:
         Raises:
             PolicyError: It raised; the message names it, the time and the worker.
         """
+        for request in self._returned:
+            self._join(request)
+        self._returned.clear()
         try:
             batch = await self.schedule(self)
             if self._moments:
@@ -231,14 +238,15 @@ class Worker:
     def _end(self, request: Request, status: Status, end_ns: int, reason: str | None = None) -> None:
         if request.phase is not Phase.WAITING:
             self.running.pop(request, None)
+            self.leaving.pop(request, None)
             self._listened.pop(request, None)
             self._free_blocks(request)
         request.status = status
         request.reason = reason
         request.phase = Phase.DONE
         request.finish_ns = end_ns
-        if self.loads is not None:
-            self.loads.changed(self)
+        for index in self.loads:
+            index.changed(self)
         self._tell("finished" if status is Status.FINISHED else "failed", request, end_ns)
         if self.on_end is not None:
             self.on_end(request)
@@ -265,8 +273,8 @@ class Worker:
         request.phase = Phase.WAITING
         self.waiting.append(request)
         self.wake.set()
-        if self.loads is not None:
-            self.loads.changed(self)
+        for index in self.loads:
+            index.changed(self)
 
     def abort(self, request: Request, reason: str) -> None:
         """End a request before its time: at once if it waits, else when the running iteration is over."""
@@ -353,6 +361,45 @@ class Worker:
             raise PolicyError(f"{request!r} was resumed on {self.name}, where it is not paused")
         del self.paused[request]
         self._join(request)
+
+    def hand_back(self, request: Request) -> None:
+        """Give a running request back to the cluster, which routes it again.
+
+        Its KV blocks stay here until it is placed. On another worker it goes on where it was if its keys and values
+        have been sent there (:meth:`Cluster.send_kv`); otherwise they are computed again.
+
+        Raises:
+            PolicyError: It does not run here.
+        """
+        self._stop(request, "handed back")
+        request.phase = Phase.ROUTING
+        self.leaving[request] = None
+        for index in self.loads:
+            index.changed(self)
+        self._tell("handed_back", request)
+        if self.on_hand_back is not None:
+            self.on_hand_back(request)
+
+    def let_go(self, request: Request) -> None:
+        """Free the KV blocks of a request that was handed back; what it had computed is lost unless it was sent."""
+        del self.leaving[request]
+        self._free_blocks(request)
+        request._reserved = False
+        self.wake.set()
+
+    def take_back(self, request: Request) -> None:
+        """Go on with a request that was handed back here and routed here again; its KV blocks never left."""
+        del self.leaving[request]
+        self.running[request] = None
+        if request.to_prefill > 1:
+            request.phase = Phase.PREFILLING
+            self.prefilling[request] = None
+        else:
+            request.phase = Phase.PAUSED
+            self._returned.append(request)
+        self.wake.set()
+        for index in self.loads:
+            index.changed(self)
 
     async def changed(self) -> None:
         """Wait until a request arrives, or anything else happens that a policy may want to react to."""

@@ -1,0 +1,41 @@
+"""Prefill on some workers, decode on others, the KV cache over the network in between.
+
+New requests go to the least loaded worker of the group ``prefill``. When a prompt is read, its worker hands the request
+back, and it is routed again: its keys and values are sent to the least loaded worker of the group ``decode``, while
+both go on computing. Within a worker the schedule is that of ``vllm``.
+
+Source: Zhong et al., "DistServe", OSDI 2024; Patel et al., "Splitwise", ISCA 2024.
+
+Parameters:
+    prefill: Name of the group of workers that read prompts.
+    decode: Name of the group of workers that generate.
+"""
+
+from __future__ import annotations
+
+from simloop.serving import Batch, Cluster, Phase, Request, Worker, load_policy
+
+
+async def route(request: Request, cluster: Cluster, *, prefill: str = "prefill", decode: str = "decode") -> Worker:
+    """Return a worker for a new request, or for one whose prompt is read."""
+    if request.generated == 0:
+        return cluster.least_loaded(prefill)
+    worker = cluster.least_loaded(decode)
+    await cluster.send_kv(request, worker)
+    return worker
+
+
+class schedule:  # noqa: N801 - named after what it is, like the functions
+    """vLLM's schedule, but for requests whose prompt is read: the prefill workers hand them back."""
+
+    def __init__(self, prefill: str = "prefill") -> None:
+        self.prefill = prefill
+        self.vllm = load_policy("vllm", "schedule").make()
+
+    async def __call__(self, worker: Worker) -> Batch:
+        """Return the next iteration of a worker."""
+        if worker.group == self.prefill:
+            for request in [request for request in worker.running if request.phase is Phase.DECODING]:
+                worker.hand_back(request)
+        batch: Batch = await self.vllm(worker)
+        return batch

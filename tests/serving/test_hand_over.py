@@ -1,0 +1,139 @@
+"""Requests that change workers, with or without their KV."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import simloop
+from simloop.network import switch
+from simloop.serving import Batch, Cluster, Engine, Phase, Request, SchedulePolicy, Status, Worker, load_policy
+from tests.serving.world import Keep, make_cluster, price_ns, serve, token_times
+
+KV_BYTES = 131_072  # a token of Llama-3.1-8B
+
+
+def disaggregated(
+    *, bandwidth_gb_s: float | None = 10, workers: int = 2, prefill: int = 1, blocks: int = 1000
+) -> Cluster:
+    """Return a cluster whose first workers read prompts and whose others generate."""
+    cluster = make_cluster(workers=workers, schedule="disaggregated", blocks=blocks, engine=Engine(max_num_seqs=8))
+    for worker in cluster.workers:
+        worker.group = "prefill" if worker.index < prefill else "decode"
+    if bandwidth_gb_s is not None:
+        cluster.network = switch([worker.name for worker in cluster.workers], bandwidth_gb_s=bandwidth_gb_s)
+    cluster.route = load_policy("disaggregated", "route").make()
+    cluster.__attrs_post_init__()
+    return cluster
+
+
+def test_the_kv_travels_and_the_request_goes_on() -> None:
+    cluster = disaggregated()
+    (request,) = serve(cluster, [(0, 100, 5)])
+    prefill_ns = price_ns([(100, 0)], 0, 0, 100, 1)
+    transfer_ns = 100 * KV_BYTES // 10  # at 10 bytes a nanosecond
+    steps = [price_ns([], 1, 100 + k, 1, 1) for k in range(1, 5)]
+    expected = [prefill_ns, *(prefill_ns + transfer_ns + sum(steps[:k]) for k in range(1, 5))]
+    assert token_times(cluster)[0] == expected
+    assert [worker.kv.used for worker in cluster.workers] == [0, 0]
+    assert request.worker_index == 1
+
+
+def test_transfers_share_the_port_and_compute_goes_on() -> None:
+    """Eight prompts in one iteration leave together: the transfers share the sender's port and end together."""
+    cluster = disaggregated()
+    requests = serve(cluster, [(0, 100, 2)] * 8)
+    first_ns, transfer_ns = requests[0].first_token_ns, 8 * 100 * KV_BYTES // 10
+    assert all(request.finish_ns >= first_ns + transfer_ns for request in requests)
+
+
+def test_without_a_transfer_everything_is_computed_again() -> None:
+    async def careless(request: Request, cluster: Cluster) -> Worker:
+        return cluster.workers[0 if request.generated == 0 else 1]
+
+    cluster = disaggregated()
+    cluster.route = careless
+    cluster.__attrs_post_init__()
+    serve(cluster, [(0, 100, 3)])
+    assert cluster.workers[1].prefilled == 101
+
+
+def test_a_request_that_is_routed_to_where_it_was_goes_on_there() -> None:
+    async def stay(request: Request, cluster: Cluster) -> Worker:
+        await simloop.sleep(0.001 if request.generated else 0)
+        return cluster.workers[0]
+
+    cluster = disaggregated()
+    cluster.route = stay
+    cluster.workers[0].schedule = once_back(load_policy("vllm", "schedule").make())
+    cluster.__attrs_post_init__()
+    (request,) = serve(cluster, [(0, 100, 6)])
+    assert request.generated == 6
+    assert cluster.workers[0].prefilled == 100
+    assert cluster.workers[0].kv.used == 0
+
+
+def once_back(inner: SchedulePolicy) -> SchedulePolicy:
+    """Return a scheduling policy that hands every request back once, when it has two tokens."""
+    done = set()
+
+    async def schedule(worker: Worker) -> Batch | None:
+        for request in [r for r in worker.running if r.phase is Phase.DECODING and r.generated == 2]:
+            if request.id not in done:
+                done.add(request.id)
+                worker.hand_back(request)
+        return await inner(worker)
+
+    return schedule
+
+
+def test_a_transfer_without_a_network_is_an_error_that_says_so() -> None:
+    with pytest.raises(simloop.PolicyError, match="KV cannot be sent from gpu-0 to gpu-1: the scenario has no network"):
+        serve(disaggregated(bandwidth_gb_s=None), [(0, 100, 5)])
+
+
+def test_a_group_that_does_not_exist_is_named() -> None:
+    with pytest.raises(simloop.PolicyError, match="no group of workers is called 'prefill'"):
+        serve(disaggregated(prefill=0), [(0, 100, 5)])
+
+
+def test_aborting_a_request_whose_kv_is_under_way() -> None:
+    cluster = disaggregated(bandwidth_gb_s=0.001)
+
+    async def main() -> list[int]:
+        async with cluster:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await cluster.generate(prompt_tokens=100, output_tokens=5)
+            await cluster.drain()
+            return [worker.kv.used for worker in cluster.workers]
+
+    assert simloop.run(main()) == [0, 0]
+    records = cluster.records
+    assert isinstance(records, Keep)
+    assert records.requests_seen[0].status == Status.FAILED
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.integers(1, 60), st.integers(1, 40)), min_size=1, max_size=15),
+    st.integers(2, 5),
+    st.data(),
+)
+def test_everything_is_served_and_nothing_is_lost(
+    rows: list[tuple[int, int, int]], workers: int, data: st.DataObject
+) -> None:
+    prefill = data.draw(st.integers(1, workers - 1))
+    cluster = disaggregated(
+        workers=workers, prefill=prefill, blocks=12, bandwidth_gb_s=data.draw(st.sampled_from([1, 50]))
+    )
+    requests = serve(cluster, sorted((1000 * at, prompt, output) for at, prompt, output in rows))
+    times = token_times(cluster)
+    for request in requests:
+        assert len(times[request.id]) == request.output_tokens
+        assert times[request.id] == sorted(times[request.id])
+        assert (request.worker_index >= prefill) == (request.output_tokens > 1)
+    assert [worker.kv.used for worker in cluster.workers] == [0] * workers
