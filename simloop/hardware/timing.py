@@ -77,7 +77,7 @@ class OperatorTime:
         operator: Name of the operator.
         calls: How often it runs in the iteration.
         ns: Time of all calls together, nanoseconds.
-        bound: What limits it: ``compute``, ``memory``, or ``overhead`` (of the kernel, or of launching it).
+        bound: What limits it: ``compute``, ``memory``, ``network``, or ``overhead`` (of the kernel or its launch).
     """
 
     operator: str

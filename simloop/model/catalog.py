@@ -25,7 +25,8 @@ def load_model(name_or_path: str) -> Model:
 
     Args:
         name_or_path: A bundled name (see :func:`model_names`), the path of a Hugging Face ``config.json``, or of a
-            folder with one. A bundled name wins over a folder of the same name.
+            folder with one. A bundled name wins over a folder of the same name. A ``hf_quant_config.json`` beside it
+            says how the weights are quantised where it does not itself.
 
     Raises:
         InputError: There is no such model, or its configuration cannot be used.
@@ -35,7 +36,7 @@ def load_model(name_or_path: str) -> Model:
     path = Path(name_or_path)
     if path.is_dir() or path.suffix == ".json":
         file = path / "config.json" if path.is_dir() else path
-        return read_model(_name_of(file), Config.read(file))
+        return read_model(_name_of(file), _with_side_file(Config.read(file)))
     names = model_names()
     near = did_you_mean(name_or_path.rsplit("/", 1)[-1].lower(), names)
     raise InputError(
@@ -46,6 +47,15 @@ def load_model(name_or_path: str) -> Model:
 @cache
 def _bundled(name: str) -> Model:
     return read_model(name, Config.read(_CATALOG / f"{name}.json"))
+
+
+def _with_side_file(config: Config) -> Config:
+    """Return a configuration with what NVIDIA's ModelOpt writes beside it, in the form that others write inside."""
+    side = config.file.parent / "hf_quant_config.json"
+    if config.get("quantization_config") is not None or not side.is_file():
+        return config
+    found = Config.read(side).inside("quantization").values
+    return Config({**config.values, "quantization_config": {"quant_method": "modelopt", **found}}, config.file)
 
 
 def _name_of(file: Path) -> str:

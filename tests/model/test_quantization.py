@@ -121,3 +121,15 @@ def test_the_cache_has_its_own_precision() -> None:
     assert model.with_kv_cache_dtype("fp8").with_dtype("float32").kv_bytes_per_token == 65_536
     with pytest.raises(InputError, match=r"unknown kv_cache_dtype 'fp9'; did you mean 'fp8'\?"):
         model.with_kv_cache_dtype("fp9")
+
+
+def test_modelopt_writes_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    import simloop.model
+
+    values = (Path(simloop.model.__path__[0]) / "catalog/llama-3.1-8b.json").read_text()
+    (tmp_path / "config.json").write_text(values)
+    side = {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps(side))
+    model = load_model(str(tmp_path))
+    assert kinds(model)["o_proj"] == Quantization("fp8", 8)
+    assert model.kv_bytes_per_token == 65_536
