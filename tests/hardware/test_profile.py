@@ -207,3 +207,6 @@ def test_bad_folders(tmp_path: Path) -> None:
     (folder / "meta.yaml").write_text("a: [")
     with pytest.raises(InputError, match=r"meta.yaml: is not YAML"):
         load_bundle(folder)
+    (folder / "meta.yaml").write_text("skew_fit: {per_tp: {1: {alpha_default: much}}}")
+    with pytest.raises(InputError, match=r"meta.yaml: Expected `float`, got `str` - at `\$.skew_fit.per_tp"):
+        load_bundle(folder)

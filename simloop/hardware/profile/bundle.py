@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 
 from simloop.errors import InputError
 from simloop.hardware.profile.attention import AttentionGrid
@@ -24,6 +25,39 @@ TWICE = ("layernorm",)
 """Layers that run twice in a decoder block."""
 
 _NEEDED = ("qkv_proj", "o_proj")
+
+
+class _Axes(msgspec.Struct):
+    """Bins of ``skew_fit.csv``: edges, and names of what lies between them."""
+
+    n_bins: list[float] = msgspec.field(default_factory=list)
+    n_labels: list[str] = msgspec.field(default_factory=list)
+    skew_rate_bins: list[float] = msgspec.field(default_factory=list)
+    skew_rate_labels: list[str] = msgspec.field(default_factory=list)
+    kv_big_bins: list[float] = msgspec.field(default_factory=list)
+    kv_big_labels: list[str] = msgspec.field(default_factory=list)
+    kp_bins: list[float] = msgspec.field(default_factory=list)
+    kp_labels: list[str] = msgspec.field(default_factory=list)
+
+    def bins(self) -> SkewBins:
+        """Return them; those of the profiler where some are not given."""
+        labels = (self.n_labels, self.skew_rate_labels, self.kv_big_labels, self.kp_labels)
+        edges = (self.n_bins, self.skew_rate_bins, self.kv_big_bins, self.kp_bins)
+        return SkewBins(*edges, labels) if all((*labels, *edges)) else DEFAULT_BINS
+
+
+class _PerTp(msgspec.Struct):
+    alpha_default: float = 0.0
+
+
+class _SkewSettings(msgspec.Struct):
+    enabled: bool = True
+    bucket_axes: _Axes = msgspec.field(default_factory=_Axes)
+    per_tp: dict[int, _PerTp] = msgspec.field(default_factory=dict)
+
+
+class _Meta(msgspec.Struct):
+    skew_fit: _SkewSettings = msgspec.field(default_factory=_SkewSettings)
 
 
 @attrs.frozen
@@ -73,7 +107,7 @@ def load_bundle(path: str | Path, *, tp: int = 1) -> Bundle:
     """
     root = Path(path)
     folder = _tables_folder(root, tp)
-    meta = _read_meta(folder)
+    meta, skew = _read_meta(folder)
     dense = _curves(folder, "dense", "tokens")
     per_sequence = _curves(folder, "per_sequence", "sequences")
     stable = folder.parent / "tp1"
@@ -88,7 +122,7 @@ def load_bundle(path: str | Path, *, tp: int = 1) -> Bundle:
         dense,
         per_sequence,
         _attention(folder),
-        _skew(folder, tp, meta),
+        _skew(folder, tp, skew),
         None if moe is None else MoeTable.read(moe),
         meta,
     )
@@ -105,19 +139,20 @@ def _tables_folder(root: Path, tp: int) -> Path:
     raise InputError(f"has no tables for tp {tp}: expected a folder tp{tp}, found {found}", file=root)
 
 
-def _read_meta(folder: Path) -> dict[str, Any]:
+def _read_meta(folder: Path) -> tuple[dict[str, Any], _SkewSettings]:
+    """Return all that ``meta.yaml`` says, and what of it counts."""
     import yaml  # slow to import, and only needed here
 
     for file in (folder / "meta.yaml", folder.parent / "meta.yaml"):
         if file.is_file():
             try:
-                meta = yaml.safe_load(file.read_text(encoding="utf-8"))
+                meta = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+                return meta, msgspec.convert(meta, _Meta, strict=False).skew_fit
             except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
                 raise InputError(f"is not YAML: {' '.join(str(error).split())}", file=file) from error
-            if not isinstance(meta, dict):
-                raise InputError(f"expected keys and values, found {type(meta).__name__}", file=file)
-            return meta
-    return {}
+            except msgspec.ValidationError as error:
+                raise InputError(str(error), file=file) from error
+    return {}, _SkewSettings()
 
 
 def rounded_ns(time_us: float) -> int:
@@ -148,24 +183,14 @@ def _attention(folder: Path) -> AttentionGrid:
     return AttentionGrid((*row[:4], rounded_ns(row[4])) for row in rows)
 
 
-def _skew(folder: Path, tp: int, meta: Mapping[str, Any]) -> SkewFit | None:
+def _skew(folder: Path, tp: int, settings: _SkewSettings) -> SkewFit | None:
     """Return the fit that the folder has, else one of its experiments, else the default of ``meta.yaml``."""
-    settings = meta.get("skew_fit") or {}
-    if not settings.get("enabled", True):
+    if not settings.enabled:
         return None
-    bins = _bins(settings.get("bucket_axes") or {})
-    default = float(((settings.get("per_tp") or {}).get(tp) or {}).get("alpha_default", 0.0))
+    bins = settings.bucket_axes.bins()
+    default = settings.per_tp[tp].alpha_default if tp in settings.per_tp else 0.0
     if (file := has_table(folder, "skew_fit")) is not None:
         return read_skew_fit(file, default, bins)
     if (file := has_table(folder, "skew")) is not None:
         return fit_skew(file, default, bins)
     return SkewFit(default, bins=bins) if default else None
-
-
-def _bins(axes: Mapping[str, Any]) -> SkewBins:
-    names = ("n", "skew_rate", "kv_big", "kp")
-    if not all(f"{name}_bins" in axes and f"{name}_labels" in axes for name in names):
-        return DEFAULT_BINS
-    edges = [[float(edge) for edge in axes[f"{name}_bins"]] for name in names]
-    labels = [[str(label) for label in axes[f"{name}_labels"]] for name in names]
-    return SkewBins(edges[0], edges[1], edges[2], edges[3], (labels[0], labels[1], labels[2], labels[3]))
