@@ -93,7 +93,7 @@ def urgency(request: Request) -> tuple[int, int, int]:
 
 def room_in_last(worker: Worker) -> int:
     """Return 1 where the last running request needs no new block: vLLM 0.6 wants a free one all the same."""
-    return 1 - new_blocks(last_running(worker), {}, worker.kv)
+    return 1 - new_blocks(last_running(worker), 1, worker.kv)
 
 
 def next_chunks(worker: Worker) -> dict[Request, int]:
@@ -124,52 +124,62 @@ def chunks_in_order(worker: Worker, wanted: dict[Request, int]) -> dict[Request,
 def make_room(worker: Worker, chunks: dict[Request, int]) -> bool:
     """Preempt requests until the others have the blocks they need; say whether anybody was."""
     kv, needed, preempted = worker.kv, 0, False
-    for request in chunks:
-        needed += new_blocks(request, chunks, kv)
-    if worker.engine.scheduling_policy == "priority":
-        return worker.decoding.blocks_needed + needed > kv.free and make_room_by_urgency(worker, chunks)
+    for request, tokens in chunks.items():
+        needed += new_blocks(request, tokens, kv)
     while worker.decoding.blocks_needed + needed > kv.free:
+        if worker.engine.scheduling_policy == "priority":
+            make_room_by_urgency(worker, chunks)
+            return True
         victim = last_running(worker)
         if victim in chunks:
-            needed -= new_blocks(victim, chunks, kv)
-            del chunks[victim]
+            needed -= new_blocks(victim, chunks.pop(victim), kv)
         worker.preempt(victim)
         preempted = True
     return preempted
 
 
-def make_room_by_urgency(worker: Worker, chunks: dict[Request, int]) -> bool:
+def make_room_by_urgency(worker: Worker, chunks: dict[Request, int]) -> None:
     """Walk the running requests in order of admission; who finds no block takes those of the least urgent one.
 
-    Where that is the request itself, those behind it sit this iteration out.
+    Where that is the request itself, those behind it sit this iteration out. Tokens that a preempted request had been
+    given go back to the budget.
     """
-    kv, taken = worker.kv, dict[Request, int]()
-    in_order = [request for request in worker.running if request in chunks or request.phase is Phase.DECODING]
+    for request in list(worker.paused):
+        worker.resume(request)
+    chunks.clear()
+    in_order, kv = list(worker.running), worker.kv
+    given: dict[Request, int] = {}
     for place, request in enumerate(in_order):
-        while request in worker.running and new_blocks(request, chunks, kv) > kv.free - sum(taken.values()):
+        budget = worker.engine.max_num_batched_tokens - sum(given.values())
+        tokens = min(request.to_prefill or 1, threshold(worker), budget)
+        while tokens and request in worker.running:
+            if (
+                new_blocks(request, tokens, kv) + sum(new_blocks(*given_to, kv) for given_to in given.items())
+                <= kv.free
+            ):
+                given[request] = tokens
+                break
             victim = last_running(worker)
             worker.preempt(victim)
-            chunks.pop(victim, None)
-            taken.pop(victim, None)
+            given.pop(victim, None)
             if victim is request:
-                sit_out(worker, in_order[place + 1 :], chunks)
-                return True
-        if request in worker.running:
-            taken[request] = new_blocks(request, chunks, kv)
-    return True
+                tokens = 0
+        if not tokens:
+            sit_out([r for r in in_order[place:] if r in worker.running], worker)
+            break
+    chunks.update((request, tokens) for request, tokens in given.items() if request in worker.prefilling)
 
 
-def sit_out(worker: Worker, requests: list[Request], chunks: dict[Request, int]) -> None:
+def sit_out(requests: list[Request], worker: Worker) -> None:
     """Leave requests out of this iteration."""
     for request in requests:
-        chunks.pop(request, None)
         if request.phase is Phase.DECODING:
             worker.pause(request)
 
 
-def new_blocks(request: Request, chunks: dict[Request, int], kv: KVBlocks) -> int:
-    """Return how many KV blocks the next chunk, or the next token, of a running request takes."""
-    return max(0, kv.blocks_for(request.computed + chunks.get(request, 1)) - request.blocks)
+def new_blocks(request: Request, tokens: int, kv: KVBlocks) -> int:
+    """Return how many KV blocks so many more tokens of a running request take."""
+    return max(0, kv.blocks_for(request.computed + tokens) - request.blocks)
 
 
 def threshold(worker: Worker) -> int:

@@ -32,7 +32,7 @@ def test_the_scenario_page_explains_every_key() -> None:
     assert [row for row in rows if row.endswith("|  |")] == []
 
 
-@pytest.mark.parametrize("command", ["run", "devices", "models", "policies", "workloads", "schema"])
+@pytest.mark.parametrize("command", ["run", "compare", "devices", "models", "policies", "workloads", "schema"])
 def test_help_of_every_command(simloop: Command, command: str) -> None:
     status, stdout, _ = simloop(command, "--help")
     assert status == 0
