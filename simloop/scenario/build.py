@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import attrs
@@ -10,7 +10,8 @@ import attrs
 from simloop.errors import InputError
 from simloop.hardware import Device, MemoryPlan, Roofline, load_device, memory_plan
 from simloop.model import Experts, Model, Plan, load_model
-from simloop.scenario.structs import PolicyRef, Scenario, WorkerGroup
+from simloop.network import Fabric, switch
+from simloop.scenario.structs import Network, PolicyRef, Scenario, WorkerGroup
 from simloop.serving import Cluster, Engine, Hooks, KVBlocks, PolicySource, Recorder, Worker, load_policy
 from simloop.serving.check import check_worker
 
@@ -55,10 +56,19 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
         route.make(),
         records,
         hooks,
+        network=_fabric(scenario.network, workers),
         control=None if control is None else _policy(control, "control", "policies.control").make(),
         route_name=route.name,
         control_name=_ref(control).name if control is not None else "control",
     )
+
+
+def _fabric(network: Network | None, workers: Sequence[Worker]) -> Fabric | None:
+    """Return one switch with a port for each worker; half of the latency is on either side of it."""
+    if network is None or len(workers) < 2:
+        return None
+    names = [worker.name for worker in workers]
+    return switch(names, bandwidth_gb_s=network.bandwidth_gb_s, latency_ns=round(network.latency_us * 500))
 
 
 def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
