@@ -8,11 +8,12 @@ from typing import TypeVar
 import attrs
 
 from simloop.errors import InputError
-from simloop.hardware import Device, MemoryPlan, Roofline, load_device, memory_plan
+from simloop.hardware import Device, MemoryPlan, Roofline, TimingModel, load_device, memory_plan
+from simloop.hardware.profile import KernelTiming, ProfileTiming
 from simloop.model import Experts, Model, Plan, load_model
 from simloop.network import Fabric, switch
 from simloop.scenario.structs import Network, PolicyRef, Scenario, WorkerGroup
-from simloop.serving import Cluster, Engine, Hooks, KVBlocks, PolicySource, Recorder, Worker, load_policy
+from simloop.serving import Cluster, Engine, Hooks, KVBlocks, Lockstep, PolicySource, Recorder, Worker, load_policy
 from simloop.serving.check import check_worker
 
 __all__ = ["build_cluster"]
@@ -27,7 +28,7 @@ class _Group:
     spec: WorkerGroup
     device: Device
     model: Model
-    timing: Roofline
+    timing: TimingModel
     memory: MemoryPlan
     schedule: PolicySource
 
@@ -46,10 +47,14 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
     hooks = Hooks()
     route = _policy(scenario.policies.route, "route", "policies.route")
     workers: list[Worker] = []
+    lockstep: list[Lockstep] = []
     for number, spec in enumerate(scenario.workers):
         group = _group(scenario, spec, f"workers[{number}]")
         for place in range(spec.count):
-            workers.append(_worker(scenario, group, place, len(workers), records, hooks, check))
+            ranks = _engine(scenario, group, place, len(workers), records, hooks, check)
+            workers.extend(ranks)
+            if len(ranks) > 1 and _mixture(group.model):
+                lockstep.append(Lockstep(ranks))
     control = scenario.policies.control
     return Cluster(
         workers,
@@ -57,6 +62,7 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
         records,
         hooks,
         network=_fabric(scenario.network, workers),
+        lockstep=lockstep,
         control=None if control is None else _policy(control, "control", "policies.control").make(),
         route_name=route.name,
         control_name=_ref(control).name if control is not None else "control",
@@ -77,9 +83,8 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
     model_path = "model" if spec.model is None else f"{path}.model"
     model = _located(lambda: load_model(spec.model or scenario.model), model_path)
     plan = _plan(engine, model, f"{path}.engine")
-    timing = _located(
-        lambda: Roofline(model, device, dtype=engine.dtype, plan=plan, kv_cache_dtype=engine.kv_cache_dtype), path
-    )
+    timing_path = path if spec.timing.model == "roofline" else f"{path}.timing"
+    timing = _located(lambda: _timing(spec, model, device, plan), timing_path)
     memory = _located(
         lambda: memory_plan(
             model,
@@ -102,24 +107,64 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
     return _Group(spec, device, model, timing, memory, schedule)
 
 
+def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> TimingModel:
+    """Return what prices the iterations of a group."""
+    timing, engine, overheads = spec.timing, spec.engine, spec.timing.added()
+    if overheads is not None and overheads.request_us:
+        raise InputError("found a time, expected 0: requests reach the queue at once", path="overheads.request_us")
+    if timing.model == "roofline":
+        return Roofline(model, device, dtype=engine.dtype, plan=plan, kv_cache_dtype=engine.kv_cache_dtype)
+    if timing.model == "kernels":
+        return KernelTiming(
+            timing.path or "", model, device, dtype=engine.dtype, plan=plan, overheads=overheads, strict=timing.strict
+        )
+    return ProfileTiming(
+        timing.path or "",
+        model,
+        tp=plan.tensor_parallel,
+        all_reduce=timing.all_reduce,
+        ep=plan.expert_ranks if plan.expert_parallel else 1,
+        overheads=overheads,
+        strict=timing.strict,
+    )
+
+
 def _plan(engine: Engine, model: Model, path: str) -> Plan:
     """Return how a worker's engine spreads the model over devices; refuse what would have no effect."""
-    for key in ("pipeline_parallel_size", "data_parallel_size"):
-        if (found := getattr(engine, key)) > 1:
-            raise InputError(f"found {found}, expected 1: workers do not run more yet", path=f"{path}.{key}")
+    if (found := engine.pipeline_parallel_size) > 1:
+        reason = "workers do not run stages yet"
+        raise InputError(f"found {found}, expected 1: {reason}", path=f"{path}.pipeline_parallel_size")
     if engine.enable_expert_parallel:
-        mixture = any(isinstance(operator, Experts) for operator, _ in model.operators())
-        if not mixture or engine.tensor_parallel_size == 1:
+        mixture = _mixture(model)
+        if not mixture or engine.tensor_parallel_size * engine.data_parallel_size == 1:
             reason = "one device holds all experts anyway" if mixture else f"{model.name} has no experts"
             raise InputError(f"found true, expected false: {reason}", path=f"{path}.enable_expert_parallel")
-    return Plan(tensor_parallel=engine.tensor_parallel_size, expert_parallel=engine.enable_expert_parallel)
+    return Plan(
+        tensor_parallel=engine.tensor_parallel_size,
+        data_parallel=engine.data_parallel_size if _mixture(model) else 1,
+        expert_parallel=engine.enable_expert_parallel,
+    )
+
+
+def _mixture(model: Model) -> bool:
+    return any(isinstance(operator, Experts) for operator, _ in model.operators())
+
+
+def _engine(
+    scenario: Scenario, group: _Group, place: int, index: int, records: Recorder, hooks: Hooks, check: bool
+) -> list[Worker]:
+    """Return the workers of one engine: its data-parallel ranks."""
+    name, ranks = f"{group.spec.name}-{place}", group.spec.engine.data_parallel_size
+    names = [name] if ranks == 1 else [f"{name}.{rank}" for rank in range(ranks)]
+    return [_worker(scenario, group, name, index + rank, records, hooks, check) for rank, name in enumerate(names)]
 
 
 def _worker(
-    scenario: Scenario, group: _Group, place: int, index: int, records: Recorder, hooks: Hooks, check: bool
+    scenario: Scenario, group: _Group, name: str, index: int, records: Recorder, hooks: Hooks, check: bool
 ) -> Worker:
+    overheads = group.spec.timing.added()
     return Worker(
-        name=f"{group.spec.name}-{place}",
+        name=name,
         index=index,
         group=group.spec.name,
         device=group.device,
@@ -137,6 +182,8 @@ def _worker(
         hooks=hooks,
         sample_interval_ns=round(scenario.sample_interval_s * 1e9),
         check=check_worker if check else None,
+        async_scheduling=overheads is not None and overheads.async_scheduling,
+        warm_up_ns=round(1e3 * overheads.first_step_us) if overheads is not None else 0,
     )
 
 

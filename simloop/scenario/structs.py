@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from simloop.hardware.profile import VLLM_0_19, Overheads, RingLink
 from simloop.metrics import SLO
 from simloop.serving import Engine
 from simloop.workload import WorkloadSpec
 
-__all__ = ["Network", "Policies", "PolicyRef", "Scenario", "WorkerGroup"]
+__all__ = ["Network", "Policies", "PolicyRef", "Scenario", "Timing", "WorkerGroup"]
 
 _Name = Annotated[str, Meta(min_length=1)]
 _Seconds = Annotated[float, Meta(gt=0)]
@@ -44,6 +45,43 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     control: _Name | PolicyRef | None = None
 
 
+class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an iteration costs, and where that is known from.
+
+    Attributes:
+        model: ``roofline`` (the device card's), ``profile`` (layers of this model measured on this device) or
+            ``kernels`` (tables of kernels by shape).
+        path: Folder of the measurements; needed for ``profile`` and ``kernels``.
+        overheads: What the engine adds: ``none``, ``vllm-0.19``, or a mapping of its own.
+        all_reduce: Links between tensor-parallel ranks, for ``profile``.
+        strict: Whether leaving the measured domain ends the run; else it warns, once.
+    """
+
+    model: Literal["roofline", "profile", "kernels"] = "roofline"
+    path: _Name | None = None
+    overheads: Literal["none", "vllm-0.19"] | Overheads = "none"
+    all_reduce: RingLink | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        measured = self.model != "roofline"
+        if measured and self.path is None:
+            raise ValueError(f"missing path: a {self.model} needs the folder of its measurements")
+        for name in ("path", "all_reduce", "strict"):
+            if not measured and getattr(self, name):
+                raise ValueError(f"{name} says nothing beside model: roofline")
+        if self.model == "kernels" and self.all_reduce is not None:
+            raise ValueError("all_reduce says nothing beside model: kernels, whose tables have it")
+        if not measured and self.overheads != "none":
+            raise ValueError("overheads go with model: profile or kernels")
+
+    def added(self) -> Overheads | None:
+        """Return what the engine adds, or None for nothing."""
+        if isinstance(self.overheads, Overheads):
+            return self.overheads
+        return VLLM_0_19 if self.overheads == "vllm-0.19" else None
+
+
 class WorkerGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Workers that are alike.
 
@@ -53,6 +91,7 @@ class WorkerGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         count: How many workers.
         model: The model that these serve; the scenario's if not given.
         engine: How each of their engines is started.
+        timing: What an iteration costs.
         schedule: Their scheduling policy; ``policies.schedule`` if not given.
     """
 
@@ -61,6 +100,7 @@ class WorkerGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     count: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     model: _Name | None = None
     engine: Engine = Engine()
+    timing: Timing = Timing()
     schedule: _Name | PolicyRef | None = None
 
 

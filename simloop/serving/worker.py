@@ -73,6 +73,8 @@ class Worker:
         kv: Its KV memory.
         schedule: Its scheduling policy.
         waiting: Requests in the queue, the next one first.
+        inbox: Requests that the scheduler has not seen yet: with ``async_scheduling`` it reads its input only when it
+            has scheduled, so what arrives during an iteration takes part in the second one after it.
         running: Requests admitted and not done, in order of admission (the values mean nothing).
         prefilling: Those of them whose prompt is not all read.
         decoding: Those that decode.
@@ -81,6 +83,8 @@ class Worker:
         generated: Output tokens made.
         prefilled: Prompt tokens read (again, after a preemption).
         preemptions: How often a request lost its blocks here.
+        async_scheduling: Whether an iteration is scheduled while the one before it runs.
+        warm_up_ns: Time that the next iteration takes longer: the first of an engine does.
         busy_ns: Time spent in iterations.
         step_ends: End of each decode iteration, ns.
         wake: Set when something changes that a sleeping worker may want to know.
@@ -103,7 +107,10 @@ class Worker:
     check: Callable[[Worker, Batch], None] | None = None
     on_end: Callable[[Request], None] | None = None
     on_hand_back: Callable[[Request], None] | None = None
+    async_scheduling: bool = False
+    warm_up_ns: int = 0
     waiting: deque[Request] = attrs.Factory(deque)
+    inbox: deque[Request] = attrs.Factory(deque)
     running: dict[Request, None] = attrs.Factory(dict)
     prefilling: dict[Request, None] = attrs.Factory(dict)
     paused: dict[Request, None] = attrs.Factory(dict)
@@ -142,8 +149,9 @@ class Worker:
                 continue
             start_ns = now_ns()
             self.executing = True
-            await sleep_until_ns(start_ns + self.timing.iteration_ns(batch))
+            await sleep_until_ns(start_ns + self.timing.iteration_ns(batch) + self.warm_up_ns)
             self.executing = False
+            self.warm_up_ns = 0
             self.commit(batch, start_ns)
             if self._moments:
                 await self.fire()
@@ -161,6 +169,8 @@ class Worker:
             batch = await self.schedule(self)
             if self._moments:
                 await self.fire()
+            if self.inbox:
+                self._read_inbox()
             return Batch(self) if batch is None else batch
         except PolicyError:
             raise
@@ -169,6 +179,11 @@ class Worker:
                 f"scheduling policy {self.policy_name} raised {type(error).__name__}: {error} "
                 f"(t = {now_ns() / 1e9:.9f} s, {self.describe()})"
             ) from error
+
+    def _read_inbox(self) -> None:
+        self.waiting.extend(self.inbox)
+        self.inbox.clear()
+        self.wake.set()
 
     async def _idle(self) -> None:
         if self.wake.is_set():  # something changed while the policy ran: ask it again, but let the others run
@@ -256,7 +271,7 @@ class Worker:
     @property
     def load(self) -> int:
         """Requests it holds, waiting and running."""
-        return len(self.waiting) + len(self.running)
+        return len(self.waiting) + len(self.inbox) + len(self.running)
 
     def refusal(self, request: Request) -> str | None:
         """Return why the request can never be served here, or None if it can."""
@@ -271,7 +286,7 @@ class Worker:
         """Put a request at the end of the queue."""
         request.worker = self
         request.phase = Phase.WAITING
-        self.waiting.append(request)
+        (self.inbox if self.async_scheduling and self.executing else self.waiting).append(request)
         self.wake.set()
         for index in self.loads:
             index.changed(self)
@@ -416,7 +431,7 @@ class Worker:
             self.index,
             time_ns,
             len(self.running),
-            len(self.waiting),
+            len(self.waiting) + len(self.inbox),
             self.kv.used,
             self.kv.total,
             self.generated,
@@ -433,7 +448,7 @@ class Worker:
                 self._leave(request)
             elif request._segment_ns >= 0:
                 self._close_segment(request)
-        return [*self.running, *self.waiting]
+        return [*self.running, *self.waiting, *self.inbox]
 
     def _stop(self, request: Request, verb: str) -> None:
         if request.worker is not self or request not in self.running:
@@ -450,7 +465,7 @@ class Worker:
 
     def _drop(self, request: Request, reason: str, time_ns: int) -> None:
         if request.phase is Phase.WAITING:
-            self.waiting.remove(request)
+            (self.inbox if request in self.inbox else self.waiting).remove(request)
         elif request.phase is not Phase.DONE:
             self._stop(request, "aborted")
         else:

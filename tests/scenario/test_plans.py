@@ -54,7 +54,6 @@ def test_a_mixture_with_whole_experts_on_each_device() -> None:
     ("values", "message"),
     [
         (scenario(pipeline_parallel_size=2), r"workers\[0\].engine.pipeline_parallel_size: found 2, expected 1"),
-        (scenario(data_parallel_size=4), r"workers\[0\].engine.data_parallel_size: found 4, expected 1"),
         (
             scenario(enable_expert_parallel=True, tensor_parallel_size=2),
             r"workers\[0\].engine.enable_expert_parallel: found true, expected false: llama-3.1-8b has no experts",
@@ -85,3 +84,16 @@ def test_the_card_needs_links(tmp_path: Any) -> None:
     text.write_text(card[:start] + card[end:])
     with pytest.raises(InputError, match="states no interconnect, which a plan over several devices needs"):
         build(scenario(device=str(text), tensor_parallel_size=2))
+
+
+def test_data_parallel_ranks_of_a_mixture_keep_step() -> None:
+    values = scenario("qwen3-30b-a3b", data_parallel_size=2, enable_expert_parallel=True)
+    cluster = build(values)
+    assert [worker.name for worker in cluster.workers] == ["worker-0.0", "worker-0.1"]
+    assert len(cluster.lockstep) == 1
+    assert simloop.simulate(values, check=True).summary()["completed"] == 40
+
+
+def test_data_parallel_ranks_of_a_dense_model_are_strangers() -> None:
+    cluster = build(scenario(data_parallel_size=3))
+    assert (len(cluster.workers), len(cluster.lockstep)) == (3, 0)
