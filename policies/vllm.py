@@ -21,7 +21,7 @@ Parameters:
 from __future__ import annotations
 
 from simloop.errors import InputError
-from simloop.serving import Batch, KVBlocks, Phase, Request, Worker
+from simloop.serving import Batch, KVBlocks, Phase, Request, Worker, urgency
 
 
 class schedule:  # noqa: N801 - named after what it is, like the functions
@@ -57,7 +57,7 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
         batch = worker.batch()
         kv, engine, spare = worker.kv, worker.engine, int(self.watermark * worker.kv.total)
         while worker.waiting and len(worker.running) < engine.max_num_seqs:
-            request = first_waiting(worker)
+            request = worker.waiting[0]
             tokens = request.to_prefill
             if batch.prefills and batch.num_tokens + tokens > engine.max_num_batched_tokens:
                 break
@@ -72,23 +72,11 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
         return batch
 
 
-def first_waiting(worker: Worker) -> Request:
-    """Return the request that is admitted next."""
-    if worker.engine.scheduling_policy == "fcfs":
-        return worker.waiting[0]
-    return min(worker.waiting, key=urgency)
-
-
 def last_running(worker: Worker) -> Request:
     """Return the request that loses its blocks next."""
     if worker.engine.scheduling_policy == "fcfs":
         return next(reversed(worker.running))
     return max(worker.running, key=urgency)
-
-
-def urgency(request: Request) -> tuple[int, int, int]:
-    """Order requests from the most to the least urgent."""
-    return request.priority, request.arrival_ns, request.id
 
 
 def room_in_last(worker: Worker) -> int:
@@ -191,7 +179,7 @@ def admit_waiting(worker: Worker, batch: Batch, watermark: float) -> None:
     """Admit waiting requests, first come, first served, until one does not fit."""
     engine, kv = worker.engine, worker.kv
     while worker.waiting and len(worker.running) < engine.max_num_seqs:
-        request = first_waiting(worker)
+        request = worker.waiting[0]
         cached, idle = kv.found(request)  # blocks in the prefix cache, and how many of them count as free now
         whole = request.computed + request.to_prefill
         left = request.to_prefill - cached * kv.block_size

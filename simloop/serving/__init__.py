@@ -9,8 +9,9 @@ from simloop.serving.hooks import MOMENTS, Hook, Hooks, Moment
 from simloop.serving.kv import KVBlocks
 from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import PolicyInfo, PolicySource, load_policy, policy_info, policy_names
-from simloop.serving.request import Phase, Request, Status
-from simloop.serving.worker import Recorder, SchedulePolicy, Worker
+from simloop.serving.recorder import Recorder
+from simloop.serving.request import Phase, Request, Status, urgency
+from simloop.serving.worker import SchedulePolicy, Worker
 
 __all__ = [
     "MOMENTS",
@@ -38,4 +39,5 @@ __all__ = [
     "load_policy",
     "policy_info",
     "policy_names",
+    "urgency",
 ]

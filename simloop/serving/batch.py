@@ -39,6 +39,7 @@ class Batch:
     num_decodes: int = 0
     decode_context: int = 0
     decodes: bool = False
+    _spent: bool = False
     _padded_to: int | None = None
     _single_contexts: list[int] = attrs.Factory(list)
 
@@ -71,7 +72,10 @@ class Batch:
         needed = cohort._crossing[-cohort.step % cohort.block_size]
         if needed:
             self.worker.kv.take(needed)
+        if cohort.scheduled is not None:
+            raise PolicyError(f"the decodes of {self.worker.name} were added to a batch that was not returned")
         self.decodes = True
+        cohort.scheduled = self
         if cohort._hashed:
             for request in cohort.filling:
                 self.worker.kv.fill(request, request.computed + 1, self.worker.iterations)
@@ -92,6 +96,9 @@ class Batch:
             raise PolicyError(
                 f"{tokens} tokens of {request!r} were scheduled; it has {request.to_prefill} left to prefill"
             )
+        if request._batch is not None:
+            raise PolicyError(f"{request!r} was scheduled for prefill twice")
+        request._batch = self
         cached = request._computed
         missing = self.worker.kv.blocks_for(cached + tokens) - request._blocks
         if missing > 0:
@@ -121,6 +128,17 @@ class Batch:
         self.num_decodes = sequences
         self.decode_context = sequences * context
         self._padded_to = context
+
+    def check_out(self, worker: Worker) -> None:
+        """Let the worker run this batch, once.
+
+        Raises:
+            PolicyError: It is another worker's, or it has run already.
+        """
+        if self.worker is not worker or self._spent:
+            whose = f"a batch of {self.worker.name}" if self.worker is not worker else "a batch that has run already"
+            raise PolicyError(f"{whose} was returned for {worker.name}")
+        self._spent = True
 
     def __bool__(self) -> bool:
         return self.num_tokens > 0

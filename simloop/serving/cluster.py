@@ -10,15 +10,16 @@ from typing import Any
 import attrs
 
 from simloop.clock import Event, add_note, now_ns, sleep_until_ns
-from simloop.errors import PolicyError
+from simloop.errors import InputError, PolicyError, SimulationError
 from simloop.network import Fabric
 from simloop.serving.generation import Generation
 from simloop.serving.hooks import Hook, Hooks, Moment
 from simloop.serving.loads import LoadIndex
 from simloop.serving.lockstep import Lockstep
-from simloop.serving.policy import never_suspends
+from simloop.serving.policy import never_suspends, where_raised
+from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status
-from simloop.serving.worker import Recorder, Worker
+from simloop.serving.worker import Worker
 from simloop.workload import Arrival
 
 __all__ = ["Cluster", "ControlPolicy", "RoutePolicy"]
@@ -57,19 +58,23 @@ class Cluster:
     on_end: Callable[[], None] | None = None
     arrived: int = 0
     finished: int = 0
-    _routing: dict[Request, None] = attrs.Factory(dict)
+    _mine: frozenset[Worker] = attrs.field(init=False)
+    _routing: dict[Request, asyncio.Task[None]] = attrs.Factory(dict)
     _cancelled: dict[Request, str] = attrs.Factory(dict)
     _loads: dict[str | None, LoadIndex] = attrs.Factory(dict)
     _inline: bool = attrs.field(init=False)
     _group: asyncio.TaskGroup | None = None
+    _entered: bool = False
     _services: list[asyncio.Task[None]] = attrs.Factory(list)
     _drained: Event = attrs.Factory(lambda: Event("all requests to end"))
 
     def __attrs_post_init__(self) -> None:
         self._inline = never_suspends(self.route)
+        self._mine = frozenset(self.workers)
         for worker in self.workers:
             worker.on_end = self._ended
             worker.on_hand_back = self._start
+            worker.on_told = self._drained.set
 
     # -- what policies see -------------------------------------------------------------------------------------
 
@@ -122,7 +127,37 @@ class Cluster:
         self.hooks.add(moment, hook)
 
     def submit(self, arrival: Arrival) -> Request:
-        """Let a request arrive now; it is routed, queued and served while the caller goes on."""
+        """Let a request arrive now; it is routed, queued and served while the caller goes on.
+
+        Raises:
+            InputError: Its lengths are not whole numbers above 0.
+            SimulationError: The cluster is not running.
+        """
+        request = self._arrive(arrival)
+        self._start(request)
+        return request
+
+    def generate(
+        self, *, prompt_tokens: int, output_tokens: int, session: str | None = None, priority: int = 0
+    ) -> Generation:
+        """Send one request: ``await`` the result for the whole, or iterate over it for the tokens as they come.
+
+        Raises:
+            InputError: Its lengths are not whole numbers above 0.
+            SimulationError: The cluster is not running.
+            RejectedError: (When awaited) the request can never be served, or was aborted.
+        """
+        request = self._arrive(Arrival(now_ns(), prompt_tokens, output_tokens, session, priority))
+        generation = Generation(self, request)
+        self._start(request)
+        return generation
+
+    def _arrive(self, arrival: Arrival) -> Request:
+        for name, found in (("prompt_tokens", arrival.prompt_tokens), ("output_tokens", arrival.output_tokens)):
+            if type(found) is not int or found < 1:
+                raise InputError(f"{name}: found {found!r}, expected a whole number above 0")
+        if self._group is None:
+            raise SimulationError("the cluster is not running: use it inside 'async with cluster:'")
         request = Request(
             self.arrived,
             now_ns(),
@@ -134,23 +169,7 @@ class Cluster:
             arrival.hash_block_size,
         )
         self.arrived += 1
-        self._start(request)
         return request
-
-    def generate(
-        self, *, prompt_tokens: int, output_tokens: int, session: str | None = None, priority: int = 0
-    ) -> Generation:
-        """Send one request: ``await`` the result for the whole, or iterate over it for the tokens as they come.
-
-        Raises:
-            RejectedError: (When awaited) the request can never be served, or was aborted.
-        """
-        generation = Generation(self)
-        request = Request(self.arrived, now_ns(), prompt_tokens, output_tokens, session, priority)
-        generation.attach(request)
-        self.arrived += 1
-        self._start(request)
-        return generation
 
     def abort(self, request: Request, reason: str = "aborted by the client") -> None:
         """End a request before its time; its KV blocks are free after the iteration it is in."""
@@ -169,12 +188,15 @@ class Cluster:
             await self.drain()
 
     async def drain(self) -> None:
-        """Wait until every request that has arrived has ended."""
-        while self.outstanding:
+        """Wait until every request that has arrived has ended, and every hook that was called has returned."""
+        while self.outstanding or self.hooks.pending:
             self._drained.clear()
             await self._drained.wait()
 
     async def __aenter__(self) -> Cluster:
+        if self._entered:
+            raise SimulationError("a cluster runs once: make another one")
+        self._entered = True
         self._group = group = asyncio.TaskGroup()
         await group.__aenter__()
         add_note(self.describe)
@@ -191,15 +213,15 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         group, self._group = self._group, None
-        for service in self._services:
+        for service in [*self._services, *self._routing.values()]:
             service.cancel()
         self._services.clear()
         try:
             if group is not None:
                 await group.__aexit__(kind, error, traceback)
-        except BaseExceptionGroup as several:
-            error = _first(several)
-            raise error from error.__cause__
+        except BaseExceptionGroup as several:  # the group's own; what is in it may be anybody's
+            first = several.exceptions[0]
+            raise first from first.__cause__
         finally:
             self._close_books()
 
@@ -223,12 +245,11 @@ class Cluster:
             except StopIteration as done:
                 self._place(request, done.value)
             except Exception as error:
+                self._give_up(request, "routing failed")
                 raise self._route_error(request, error) from error
-            return
-        if self._group is None:
-            raise PolicyError("the cluster is not running: use 'async with cluster:'")
-        self._routing[request] = None
-        self._group.create_task(self._dispatch(request), name=f"routing request {request.id}")
+        elif self._group is not None:
+            task = self._group.create_task(self._dispatch(request), name=f"routing request {request.id}")
+            self._routing[request] = task
 
     async def _dispatch(self, request: Request) -> None:
         if request.worker is None:
@@ -243,9 +264,11 @@ class Cluster:
         await self._fire(moment, request)
 
     def _place(self, request: Request, worker: Any) -> bool:
-        if not isinstance(worker, Worker):
+        if not (isinstance(worker, Worker) and worker in self._mine):
+            self._give_up(request, "routing failed")
             raise PolicyError(
-                f"routing policy {self.route_name} returned {worker!r} for request {request.id}, not a worker"
+                f"routing policy {self.route_name} returned {worker!r} for request {request.id}, "
+                "not a worker of this cluster"
             )
         source, cancelled = request.worker, self._cancelled.pop(request, None)
         reason = cancelled or worker.refusal(request)
@@ -259,11 +282,11 @@ class Cluster:
         if reason is None:
             worker.enqueue(request)
         else:
-            self._refuse(request, worker, Status.FAILED if cancelled else Status.REJECTED, reason)
+            request.worker = worker
+            self._give_up(request, reason, Status.FAILED if cancelled else Status.REJECTED)
         return reason is None
 
-    def _refuse(self, request: Request, worker: Worker, status: Status, reason: str) -> None:
-        request.worker = worker
+    def _give_up(self, request: Request, reason: str, status: Status = Status.FAILED) -> None:
         request.status = status
         request.reason = reason
         request.phase = Phase.DONE
@@ -283,7 +306,10 @@ class Cluster:
 
     async def _fire(self, name: str, request: Request) -> None:
         if self.hooks.by_moment[name]:
+            self.hooks.pending += 1
             await self.hooks.fire(Moment(name, request, now_ns()))
+            self.hooks.pending -= 1
+            self._drained.set()
 
     async def _run_control(self) -> None:
         if self.control is None:
@@ -292,14 +318,15 @@ class Cluster:
             await self.control(self)
         except Exception as error:
             raise PolicyError(
-                f"controller {self.control_name} raised {type(error).__name__}: {error} (t = {now_ns() / 1e9:.9f} s)"
+                f"controller {self.control_name} raised {type(error).__name__}: {error}{where_raised(error)} "
+                f"(t = {now_ns() / 1e9:.9f} s)"
             ) from error
 
     def _route_error(self, request: Request, error: Exception) -> PolicyError:
         if isinstance(error, PolicyError):
             return error
         return PolicyError(
-            f"routing policy {self.route_name} raised {type(error).__name__}: {error} "
+            f"routing policy {self.route_name} raised {type(error).__name__}: {error}{where_raised(error)} "
             f"(t = {now_ns() / 1e9:.9f} s, request {request.id})"
         )
 
@@ -311,15 +338,11 @@ class Cluster:
             worker.take_sample(end_ns)
         for request in left:
             request.status = Status.UNFINISHED
+            request.reason = "the cluster stopped"
+            request.phase = Phase.DONE
             self.records.finish(request)
+            for listener in request.listeners or ():
+                listener(request, end_ns)
 
     def __repr__(self) -> str:
         return f"<Cluster of {len(self.workers)} workers: {self.outstanding} requests outstanding>"
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    """Return the first error of a group that is not a group itself."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

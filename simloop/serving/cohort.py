@@ -8,11 +8,15 @@ Joining, leaving and finishing cost O(1); an iteration in which nobody does cost
 from __future__ import annotations
 
 from collections.abc import Iterable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
 
 import attrs
 
 from simloop.serving.request import Request
+
+if TYPE_CHECKING:
+    from simloop.serving.batch import Batch
 
 __all__ = ["Cohort"]
 
@@ -25,11 +29,13 @@ class Cohort:
         block_size: Tokens in a KV block.
         step: Decode iterations so far.
         size: How many requests decode.
+        scheduled: The batch that gives everybody a token, from when it takes the blocks for it until it is done.
     """
 
     block_size: int
     step: int = 0
     size: int = 0
+    scheduled: Batch | None = None
     _context_base: int = 0
     _crossing: list[int] = attrs.field(init=False)
     _finishing: dict[int, dict[Request, None]] = attrs.Factory(dict)
@@ -104,6 +110,7 @@ class Cohort:
     def advance(self) -> Iterable[Request]:
         """Give every member one token; return those that have all of theirs, in the order in which they joined."""
         self.step += 1
+        self.scheduled = None
         finished = self._finishing.pop(self.step, None)
         if finished is None:
             return ()
@@ -140,12 +147,17 @@ class _Lowest:
 
     def add(self, request: Request) -> None:
         self._serial += 1
+        if len(self._heap) > 2 * self.cohort.size + 64:
+            self._heap = [entry for entry in self._heap if self._alive(entry)]
+            heapify(self._heap)
         heappush(self._heap, (self.sign * (request._computed - request._joined), self._serial, request))
 
     def offset(self) -> int:
         heap = self._heap
-        while True:
-            offset, _, request = heap[0]
-            if request._cohort is self.cohort and self.sign * (request._computed - request._joined) == offset:
-                return offset
+        while not self._alive(heap[0]):
             heappop(heap)
+        return heap[0][0]
+
+    def _alive(self, entry: tuple[int, int, Request]) -> bool:
+        offset, _, request = entry
+        return request._cohort is self.cohort and self.sign * (request._computed - request._joined) == offset

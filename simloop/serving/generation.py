@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import attrs
 
 from simloop.clock import Event
@@ -14,8 +12,6 @@ from simloop.errors import RejectedError
 from simloop.serving.request import Phase, Request, Status
 
 if TYPE_CHECKING:
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-
     from simloop.serving.cluster import Cluster
 
 __all__ = ["Generation", "Token"]
@@ -39,7 +35,8 @@ class Generation:
     """A request that somebody waits for.
 
     ``await generation`` returns the finished :class:`Request`; ``async for token in generation`` gives each
-    :class:`Token` at its time. Cancelling either aborts the request, as a client that hangs up does.
+    :class:`Token` at its time, or at once where it was there before. Cancelling either aborts the request, as a client
+    that hangs up does.
 
     Attributes:
         cluster: Where it is served.
@@ -47,30 +44,24 @@ class Generation:
     """
 
     cluster: Cluster
-    request: Request = attrs.field(init=False)
-    _done: Event = attrs.field(init=False)
-    _send: MemoryObjectSendStream[Token] | None = None
-    _receive: MemoryObjectReceiveStream[Token] | None = None
-    _sent: int = 0
+    request: Request
+    _tokens: list[Token] = attrs.Factory(list)
+    _news: Event = attrs.field(init=False)
 
-    def attach(self, request: Request) -> None:
-        """Listen to a request that has not been routed yet."""
-        self.request = request
-        self._done = Event(f"request {request.id} to end")
-        request.listeners = [self._listen]
+    def __attrs_post_init__(self) -> None:
+        self._news = Event(f"a token of request {self.request.id}")
+        self.request.listeners = [self._listen]
 
     def _listen(self, request: Request, time_ns: int) -> None:
-        if self._send is not None and request.generated > self._sent:
-            self._sent = request.generated
-            self._send.send_nowait(Token(request.generated - 1, time_ns))
-        if request.phase is Phase.DONE:
-            self._done.set()
-            if self._send is not None:
-                self._send.close()
+        if request.generated > len(self._tokens):
+            self._tokens.append(Token(request.generated - 1, time_ns))
+        self._news.set()
+        self._news.clear()
 
     async def _wait(self) -> Request:
         try:
-            await self._done.wait()
+            while self.request.phase is not Phase.DONE:
+                await self._news.wait()
         except BaseException:
             self.cluster.abort(self.request)
             raise
@@ -85,18 +76,15 @@ class Generation:
         return self._wait().__await__()
 
     async def __aiter__(self) -> AsyncIterator[Token]:
-        self._send, self._receive = anyio.create_memory_object_stream[Token](math.inf)
-        if self.request.phase is Phase.DONE:
-            self._send.close()
+        seen = 0
         try:
-            async with self._receive:
-                async for token in self._receive:
-                    yield token
+            while seen < len(self._tokens) or self.request.phase is not Phase.DONE:
+                if seen == len(self._tokens):
+                    await self._news.wait()
+                else:
+                    seen += 1
+                    yield self._tokens[seen - 1]
         except BaseException:
             self.cluster.abort(self.request)
             raise
-        finally:
-            if self._send is not None:
-                self._send.close()
-            self._send = None
         self._outcome()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Awaitable, Callable
 
 import attrs
 
 from simloop.errors import InputError, PolicyError, did_you_mean
+from simloop.serving.policy import where_raised
 from simloop.serving.request import Request
 
 __all__ = ["MOMENTS", "Hook", "Hooks", "Moment"]
@@ -40,16 +43,24 @@ class Hooks:
     """The breakpoints of a cluster: async functions, called in the order in which they were added.
 
     A hook may await: the worker (or the arrival) it was called from goes on when it returns.
+
+    Attributes:
+        by_moment: The hooks of each moment.
+        pending: Moments whose hooks have not all returned.
     """
 
     by_moment: dict[str, list[Hook]] = attrs.Factory(lambda: {name: [] for name in MOMENTS})
+    pending: int = 0
 
     def add(self, moment: str, hook: Hook) -> None:
         """Call ``hook`` at every ``moment``.
 
         Raises:
-            InputError: There is no such moment.
+            InputError: There is no such moment, or the hook is not async.
         """
+        call = hook if inspect.isfunction(hook) or isinstance(hook, functools.partial) else type(hook).__call__
+        if not inspect.iscoroutinefunction(hook) and not inspect.iscoroutinefunction(call):
+            raise InputError(f"hook {getattr(hook, '__qualname__', hook)!r} is not async: write 'async def'")
         if moment not in self.by_moment:
             raise InputError(
                 f"no moment is called {moment!r}{did_you_mean(moment, MOMENTS)} (there are: {', '.join(MOMENTS)})"
@@ -68,6 +79,6 @@ class Hooks:
             except Exception as error:
                 name = getattr(hook, "__qualname__", repr(hook))
                 raise PolicyError(
-                    f"hook {name} at {moment.name!r} raised {type(error).__name__}: {error} "
+                    f"hook {name} at {moment.name!r} raised {type(error).__name__}: {error}{where_raised(error)} "
                     f"(t = {moment.time_ns / 1e9:.9f} s, request {moment.request.id})"
                 ) from error

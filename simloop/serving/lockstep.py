@@ -56,6 +56,8 @@ class Lockstep:
             most = max(batch.num_tokens for batch in batches)
             if most == 0:
                 idle = True
+                for rank in self.ranks:
+                    rank.stand_down()
                 await (sleep_ns(0) if self._wake.is_set() else self._wake.wait())
                 continue
             self.waves += idle
@@ -74,7 +76,10 @@ class Lockstep:
         await sleep_until_ns(start_ns + max(durations))
         for rank in self.ranks:
             rank.executing = False
-        for rank, batch in working:
-            rank.commit(batch, start_ns)
+        for rank, batch in zip(self.ranks, batches, strict=True):
+            if (rank, batch) in working:
+                rank.commit(batch, start_ns)
+            else:
+                rank.stand_down()
         for rank, _ in working:
             await rank.fire()

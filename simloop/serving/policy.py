@@ -16,6 +16,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -27,7 +28,16 @@ import attrs
 from simloop.content import content_names, find_content
 from simloop.errors import InputError, did_you_mean
 
-__all__ = ["ARGUMENTS", "PolicyInfo", "PolicySource", "load_policy", "never_suspends", "policy_info", "policy_names"]
+__all__ = [
+    "ARGUMENTS",
+    "PolicyInfo",
+    "PolicySource",
+    "load_policy",
+    "never_suspends",
+    "policy_info",
+    "policy_names",
+    "where_raised",
+]
 
 ARGUMENTS = {"route": 2, "schedule": 1, "control": 1, "hook": 1}
 """How many positional arguments a policy of each kind gets."""
@@ -112,6 +122,15 @@ def policy_info(name: str) -> PolicyInfo:
     kinds = tuple(kind for kind in ARGUMENTS if kind in tops)
     params = tuple(param for kind in kinds for param in _parameters(tops[kind]))
     return PolicyInfo(name, kinds, doc.partition("\n")[0], doc, path, params)
+
+
+def where_raised(error: BaseException) -> str:
+    """Return ``" at file.py:12"``, the innermost place outside of simloop that an error comes from, or nothing."""
+    package = Path(__file__).resolve().parents[1]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if package not in Path(frame.filename).parents
+    ]
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def never_suspends(call: Callable[..., Any]) -> bool:

@@ -11,10 +11,11 @@ import attrs
 from simloop.errors import InputError
 
 if TYPE_CHECKING:
+    from simloop.serving.batch import Batch
     from simloop.serving.cohort import Cohort
     from simloop.serving.worker import Worker
 
-__all__ = ["Phase", "Request", "Status"]
+__all__ = ["Phase", "Request", "Status", "urgency"]
 
 
 class Phase(Enum):
@@ -88,6 +89,7 @@ class Request:
     _reserved: bool = False
     _joined: int = 0
     _segment_ns: int = -1
+    _batch: Batch | None = None
     _keys: tuple[Hashable, ...] | None = None
 
     @property
@@ -142,6 +144,11 @@ class Request:
     def __repr__(self) -> str:
         out = f"{self.generated} of {self.output_tokens} out"
         return f"<Request {self.id}: {self.prompt_tokens} in, {out}, {self.phase.value}>"
+
+
+def urgency(request: Request) -> tuple[int, int, int]:
+    """Order requests from the most to the least urgent: by priority, then first come, first served."""
+    return request.priority, request.arrival_ns, request.id
 
 
 def _block_keys(hashes: Sequence[Hashable], per_hash: int, block_size: int, tokens: int) -> tuple[Hashable, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
+from bisect import insort
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -18,38 +20,14 @@ from simloop.serving.cohort import Cohort
 from simloop.serving.engine import Engine
 from simloop.serving.hooks import Hooks, Moment
 from simloop.serving.kv import KVBlocks
-from simloop.serving.request import Phase, Request, Status
+from simloop.serving.policy import where_raised
+from simloop.serving.recorder import Recorder
+from simloop.serving.request import Phase, Request, Status, urgency
 
 if TYPE_CHECKING:
     from simloop.serving.loads import LoadIndex
 
-__all__ = ["Recorder", "SchedulePolicy", "Worker"]
-
-
-class Recorder(Protocol):
-    """What keeps the records of a run; :class:`simloop.metrics.Records` does."""
-
-    def finish(self, request: Request) -> None:
-        """Note that a request has ended, well or not."""
-
-    def segment(self, request_id: int, worker_index: int, first_ns: int, start_step: int, end_step: int) -> None:
-        """Note one stay of a request among the decoding ones of a worker."""
-
-    def sample(
-        self,
-        worker_index: int,
-        time_ns: int,
-        running: int,
-        waiting: int,
-        kv_used_blocks: int,
-        kv_total_blocks: int,
-        generated_total: int,
-        prompt_total: int,
-        preemptions_total: int,
-        busy_ns: int,
-        iterations: int,
-    ) -> None:
-        """Note the state of a worker at one time."""
+__all__ = ["SchedulePolicy", "Worker"]
 
 
 SchedulePolicy = Callable[["Worker"], Awaitable[Batch | None]]
@@ -88,6 +66,7 @@ class Worker:
         busy_ns: Time spent in iterations.
         step_ends: End of each decode iteration, ns.
         wake: Set when something changes that a sleeping worker may want to know.
+        busy: Whether an iteration is being scheduled or runs.
         executing: Whether an iteration runs.
     """
 
@@ -107,6 +86,7 @@ class Worker:
     check: Callable[[Worker, Batch], None] | None = None
     on_end: Callable[[Request], None] | None = None
     on_hand_back: Callable[[Request], None] | None = None
+    on_told: Callable[[], None] | None = None
     async_scheduling: bool = False
     warm_up_ns: int = 0
     waiting: deque[Request] = attrs.Factory(deque)
@@ -125,6 +105,7 @@ class Worker:
     step_ends: array[int] = attrs.Factory(lambda: array("q"))
     loads: tuple[LoadIndex, ...] = ()
     wake: Event = attrs.field(init=False)
+    busy: bool = False
     executing: bool = False
     _moments: list[Moment] = attrs.Factory(list)
     _listened: dict[Request, None] = attrs.Factory(dict)
@@ -145,6 +126,7 @@ class Worker:
             self.wake.clear()
             batch = await self.next_batch()
             if batch.num_tokens == 0:
+                self.stand_down()
                 await self._idle()
                 continue
             start_ns = now_ns()
@@ -159,9 +141,12 @@ class Worker:
     async def next_batch(self) -> Batch:
         """Ask the scheduling policy what to do; an empty batch is nothing.
 
+        From here to :meth:`commit` or :meth:`stand_down` the worker is busy, and nobody is taken away from it.
+
         Raises:
-            PolicyError: It raised; the message names it, the time and the worker.
+            PolicyError: It raised, or what it returned cannot be run; the message names it, the time and the worker.
         """
+        self.busy = True
         for request in self._returned:
             self._join(request)
         self._returned.clear()
@@ -171,18 +156,33 @@ class Worker:
                 await self.fire()
             if self.inbox:
                 self._read_inbox()
-            return Batch(self) if batch is None else batch
-        except PolicyError:
-            raise
+            if batch is None:
+                batch = Batch(self)
+            batch.check_out(self)
+        except asyncio.CancelledError as error:
+            if cancelling():
+                raise
+            raise self._policy_error(error) from error
         except Exception as error:
-            raise PolicyError(
-                f"scheduling policy {self.policy_name} raised {type(error).__name__}: {error} "
-                f"(t = {now_ns() / 1e9:.9f} s, {self.describe()})"
-            ) from error
+            raise self._policy_error(error) from error
+        return batch
+
+    def _policy_error(self, error: BaseException) -> PolicyError:
+        raised = f"{error}" if isinstance(error, PolicyError) else f"{type(error).__name__}: {error}"
+        return PolicyError(
+            f"scheduling policy {self.policy_name} raised {raised}{where_raised(error)} "
+            f"(t = {now_ns() / 1e9:.9f} s, {self.describe()})"
+        )
+
+    def stand_down(self) -> None:
+        """Let go of what a busy worker is protected from: there is no iteration after all, or it is over."""
+        self.busy = False
+        if self._aborted:
+            self._drop_aborted(now_ns())
 
     def _read_inbox(self) -> None:
-        self.waiting.extend(self.inbox)
-        self.inbox.clear()
+        while self.inbox:
+            self._queue(self.inbox.popleft())
         self.wake.set()
 
     async def _idle(self) -> None:
@@ -208,8 +208,7 @@ class Worker:
                 self._end(request, Status.FINISHED, end_ns)
         for request, tokens in batch.prefills:
             self._commit_prefill(request, tokens, end_ns)
-        if self._aborted:
-            self._drop_aborted(end_ns)
+        self.stand_down()
         if self.check is not None:
             self.check(self, batch)
         if end_ns >= self._next_sample_ns:
@@ -218,6 +217,7 @@ class Worker:
     def _commit_prefill(self, request: Request, tokens: int, end_ns: int) -> None:
         self.prefilled += tokens
         request._computed += tokens
+        request._batch = None
         if request.to_prefill > 0:
             return
         del self.prefilling[request]
@@ -242,6 +242,8 @@ class Worker:
             self._listened[request] = None
 
     def _leave(self, request: Request) -> None:
+        if self.decoding.scheduled is not None:
+            raise PolicyError(f"{request!r} was taken from the decoding after they had been added to the batch")
         self.decoding.leave(request)
         self._listened.pop(request, None)
         self._close_segment(request)
@@ -286,16 +288,25 @@ class Worker:
         """Put a request at the end of the queue."""
         request.worker = self
         request.phase = Phase.WAITING
-        (self.inbox if self.async_scheduling and self.executing else self.waiting).append(request)
+        if self.async_scheduling and self.executing:
+            self.inbox.append(request)
+        else:
+            self._queue(request)
         self.wake.set()
         for index in self.loads:
             index.changed(self)
 
+    def _queue(self, request: Request) -> None:
+        if self.engine.scheduling_policy == "priority":
+            insort(self.waiting, request, key=urgency)
+        else:
+            self.waiting.append(request)
+
     def abort(self, request: Request, reason: str) -> None:
-        """End a request before its time: at once if it waits, else when the running iteration is over."""
+        """End a request before its time: at once, or when the iteration is over that is being scheduled or runs."""
         if request.phase is Phase.DONE:
             return
-        if self.executing and request.phase is not Phase.WAITING:
+        if self.busy and not (self.executing and request.phase is Phase.WAITING):
             self._aborted.append((request, reason))
         else:
             self._drop(request, reason, now_ns())
@@ -316,6 +327,7 @@ class Worker:
         Raises:
             PolicyError: It is not waiting here, or fewer blocks are free.
         """
+        self._check_between("admitted")
         if request.phase is not Phase.WAITING or request.worker is not self:
             raise PolicyError(f"{request!r} was admitted on {self.name}, where it does not wait")
         known = self.kv.admit(request)
@@ -350,7 +362,10 @@ class Worker:
         request.phase = Phase.WAITING
         request.preemptions += 1
         self.preemptions += 1
-        self.waiting.appendleft(request)
+        if self.engine.scheduling_policy == "priority":
+            self._queue(request)
+        else:
+            self.waiting.appendleft(request)
         self.wake.set()
         self._tell("preempted", request)
 
@@ -360,6 +375,7 @@ class Worker:
         Raises:
             PolicyError: It does not decode here.
         """
+        self._check_between("paused")
         if request.phase is not Phase.DECODING or request.worker is not self:
             raise PolicyError(f"{request!r} was paused on {self.name}, where it does not decode")
         self._leave(request)
@@ -372,6 +388,7 @@ class Worker:
         Raises:
             PolicyError: It is not paused here.
         """
+        self._check_between("resumed")
         if request not in self.paused:
             raise PolicyError(f"{request!r} was resumed on {self.name}, where it is not paused")
         del self.paused[request]
@@ -419,7 +436,10 @@ class Worker:
     async def changed(self) -> None:
         """Wait until a request arrives, or anything else happens that a policy may want to react to."""
         self.wake.clear()
+        busy = self.busy
+        self.stand_down()
         await self.wake.wait()
+        self.busy = busy
 
     # -- the rest ----------------------------------------------------------------------------------------------
 
@@ -443,6 +463,7 @@ class Worker:
 
     def close_books(self) -> list[Request]:
         """At the end of a run that was cut short: close the segments, and return who was still here."""
+        self.decoding.scheduled = None
         for request in list(self.running):
             if request.phase is Phase.DECODING:
                 self._leave(request)
@@ -451,8 +472,11 @@ class Worker:
         return [*self.running, *self.waiting, *self.inbox]
 
     def _stop(self, request: Request, verb: str) -> None:
+        self._check_between(verb)
         if request.worker is not self or request not in self.running:
             raise PolicyError(f"{request!r} was {verb} on {self.name}, where it does not run")
+        if request._batch is not None:
+            raise PolicyError(f"{request!r} was {verb} after its prompt had been added to the batch")
         if request.phase is Phase.DECODING:
             self._leave(request)
         self.prefilling.pop(request, None)
@@ -462,6 +486,12 @@ class Worker:
     def _free_blocks(self, request: Request) -> None:
         self.kv.release(request, request._blocks)
         request._blocks = 0
+
+    def _check_between(self, verb: str) -> None:
+        if self.executing:
+            raise PolicyError(
+                f"a request was {verb} on {self.name} while an iteration runs: only between two is it safe"
+            )
 
     def _drop(self, request: Request, reason: str, time_ns: int) -> None:
         if request.phase is Phase.WAITING:
@@ -481,6 +511,7 @@ class Worker:
     def _tell(self, moment: str, request: Request, time_ns: int | None = None) -> None:
         if self.hooks.by_moment[moment]:
             self._moments.append(Moment(moment, request, now_ns() if time_ns is None else time_ns))
+            self.hooks.pending += 1
 
     def _tell_token(self, request: Request, end_ns: int) -> None:
         self._tell("token", request, end_ns)
@@ -490,7 +521,9 @@ class Worker:
 
     def _tell_tokens(self, end_ns: int) -> None:
         if self.hooks.by_moment["token"]:
-            self._moments.extend(Moment("token", r, end_ns) for r in self.running if r.phase is Phase.DECODING)
+            decoding = [Moment("token", r, end_ns) for r in self.running if r.phase is Phase.DECODING]
+            self._moments.extend(decoding)
+            self.hooks.pending += len(decoding)
         for request in self._listened:
             for listener in request.listeners or ():
                 listener(request, end_ns)
@@ -500,6 +533,9 @@ class Worker:
         moments, self._moments = self._moments, []
         for moment in moments:
             await self.hooks.fire(moment)
+            self.hooks.pending -= 1
+        if not self.hooks.pending and self.on_told is not None:
+            self.on_told()
 
     def describe(self) -> str:
         """Return one line about its state, for reports."""
@@ -510,3 +546,9 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} on {self.device.name}: {len(self.waiting)} waiting, {len(self.running)} running>"
+
+
+def cancelling() -> bool:
+    """Return whether somebody has asked to cancel the running task."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
