@@ -62,25 +62,34 @@ class PrefixCache:
     _ranks: dict[Request, int] = attrs.Factory(dict)
     _known: dict[Hashable, list[CachedBlock]] = attrs.Factory(dict)
     _runs: int = 0
+    _forgotten: int = 0
+    _last_found: _Found | None = None
 
     def __attrs_post_init__(self) -> None:
         self.free = OrderedDict({0: self.kv.free})
 
     def find(self, request: Request) -> list[CachedBlock]:
         """Return the blocks that a request need not compute: its longest known prefix, but for its last token."""
+        last = self._last_found
+        if last is not None and last.request is request and last.holds(self._known, self._forgotten):
+            return last.blocks
         size, known = self.kv.block_size, self._known
         most = (request.prompt_tokens + request.generated - 1) // size
         found: list[CachedBlock] = []
+        missing = None
         for key in request.block_keys(size)[:most]:
             blocks = known.get(key)
             if blocks is None:
+                missing = key
                 break
             found.append(blocks[0])
+        self._last_found = _Found(request, found, missing, self._forgotten)
         return found
 
     def admit(self, request: Request) -> int:
         """Give a request the blocks that are known already; return how many."""
-        found = self.find(request)
+        found = list(self.find(request))
+        self._last_found = None
         for block in found:
             if block.users == 0:
                 del self.free[block]
@@ -137,6 +146,7 @@ class PrefixCache:
             self.free[self._runs] = blocks
 
     def _forget(self, block: CachedBlock) -> None:
+        self._forgotten += 1
         alike = self._known[block.key]
         alike.remove(block)
         if not alike:
@@ -145,3 +155,17 @@ class PrefixCache:
 
 def _age(block: CachedBlock) -> tuple[int, int]:
     return block.age
+
+
+@attrs.frozen
+class _Found:
+    """What was found for the request at the head of the queue, which is looked at in every iteration that it waits."""
+
+    request: Request
+    blocks: list[CachedBlock]
+    missing: Hashable | None
+    forgotten: int
+
+    def holds(self, known: dict[Hashable, list[CachedBlock]], forgotten: int) -> bool:
+        """Return whether it is what a new search would find: nothing was forgotten, and what was missing still is."""
+        return self.forgotten == forgotten and (self.missing is None or self.missing not in known)
