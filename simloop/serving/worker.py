@@ -188,8 +188,11 @@ class Worker:
     async def _idle(self) -> None:
         if self.wake.is_set():  # something changed while the policy ran: ask it again, but let the others run
             await sleep_ns(0)
-        else:
-            await self.wake.wait()
+            return
+        state = self._state(now_ns())
+        await self.wake.wait()
+        if now_ns() >= self._next_sample_ns:  # what it was while nothing happened
+            self.records.sample(*state)
 
     def commit(self, batch: Batch, start_ns: int) -> None:
         """Book what an iteration has done: tokens, first tokens, ends, KV blocks given back."""
@@ -447,7 +450,10 @@ class Worker:
         """Record one row of the time series, and say when the next is due."""
         interval = self.sample_interval_ns
         self._next_sample_ns = time_ns - time_ns % interval + interval
-        self.records.sample(
+        self.records.sample(*self._state(time_ns))
+
+    def _state(self, time_ns: int) -> tuple[int, ...]:
+        return (
             self.index,
             time_ns,
             len(self.running),

@@ -289,3 +289,13 @@ def test_a_wrong_policy_is_one_line(name: str, kind: str, params: dict[str, Any]
     with pytest.raises(simloop.InputError, match=message) as caught:
         load_policy(name, kind, params=params)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pause_shows_in_the_time_series() -> None:
+    cluster = make_cluster()
+    serve(cluster, [(0, 20, 5), (100_000_000_000, 20, 5)])
+    records = cluster.records
+    assert isinstance(records, Keep)
+    rows = [(row["time_ns"] // 1_000_000_000, row["running"]) for row in records.samples()]
+    assert (0, 0) in rows  # idle from the end of the first request on
+    assert rows[-1] == (100, 0)
