@@ -74,7 +74,7 @@ def run_simpy(tasks: int, sleeps: int) -> None:
 
 
 def run_async_solipsism(tasks: int, sleeps: int) -> None:
-    import async_solipsism  # type: ignore[import-untyped]
+    import async_solipsism
 
     with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
         runner.run(sleep_in_tasks(asyncio.sleep, tasks, sleeps))
@@ -94,7 +94,7 @@ def run_looptime(tasks: int, sleeps: int) -> None:
 
 
 def run_usim(tasks: int, sleeps: int) -> None:
-    import usim  # type: ignore[import-untyped]
+    import usim
 
     async def sleeper(delay: float) -> None:
         for _ in range(sleeps):
