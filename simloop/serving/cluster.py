@@ -70,11 +70,11 @@ class Cluster:
 
     def __attrs_post_init__(self) -> None:
         self._inline = never_suspends(self.route)
+        self.hooks.on_told = self._drained.set
         self._mine = frozenset(self.workers)
         for worker in self.workers:
             worker.on_end = self._ended
             worker.on_hand_back = self._start
-            worker.on_told = self._drained.set
 
     # -- what policies see -------------------------------------------------------------------------------------
 
@@ -308,8 +308,6 @@ class Cluster:
         if self.hooks.by_moment[name]:
             self.hooks.pending += 1
             await self.hooks.fire(Moment(name, request, now_ns()))
-            self.hooks.pending -= 1
-            self._drained.set()
 
     async def _run_control(self) -> None:
         if self.control is None:

@@ -47,10 +47,12 @@ class Hooks:
     Attributes:
         by_moment: The hooks of each moment.
         pending: Moments whose hooks have not all returned.
+        on_told: Called when there are none left.
     """
 
     by_moment: dict[str, list[Hook]] = attrs.Factory(lambda: {name: [] for name in MOMENTS})
     pending: int = 0
+    on_told: Callable[[], None] | None = None
 
     def add(self, moment: str, hook: Hook) -> None:
         """Call ``hook`` at every ``moment``.
@@ -68,7 +70,7 @@ class Hooks:
         self.by_moment[moment].append(hook)
 
     async def fire(self, moment: Moment) -> None:
-        """Call the hooks of a moment, one after the other.
+        """Call the hooks of a moment that counts as pending, one after the other.
 
         Raises:
             PolicyError: One of them raised; it names the hook, the request and the time.
@@ -82,3 +84,6 @@ class Hooks:
                     f"hook {name} at {moment.name!r} raised {type(error).__name__}: {error}{where_raised(error)} "
                     f"(t = {moment.time_ns / 1e9:.9f} s, request {moment.request.id})"
                 ) from error
+        self.pending -= 1
+        if not self.pending and self.on_told is not None:
+            self.on_told()

@@ -82,4 +82,4 @@ class Lockstep:
             else:
                 rank.stand_down()
         for rank, _ in working:
-            await rank.fire()
+            await rank.news.tell()

@@ -18,8 +18,9 @@ from simloop.model import Model
 from simloop.serving.batch import Batch
 from simloop.serving.cohort import Cohort
 from simloop.serving.engine import Engine
-from simloop.serving.hooks import Hooks, Moment
+from simloop.serving.hooks import Hooks
 from simloop.serving.kv import KVBlocks
+from simloop.serving.news import News
 from simloop.serving.policy import where_raised
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status, urgency
@@ -65,6 +66,7 @@ class Worker:
         warm_up_ns: Time that the next iteration takes longer: the first of an engine does.
         busy_ns: Time spent in iterations.
         step_ends: End of each decode iteration, ns.
+        news: What has happened here and has not been told to hooks and clients.
         wake: Set when something changes that a sleeping worker may want to know.
         busy: Whether an iteration is being scheduled or runs.
         executing: Whether an iteration runs.
@@ -86,7 +88,6 @@ class Worker:
     check: Callable[[Worker, Batch], None] | None = None
     on_end: Callable[[Request], None] | None = None
     on_hand_back: Callable[[Request], None] | None = None
-    on_told: Callable[[], None] | None = None
     async_scheduling: bool = False
     warm_up_ns: int = 0
     waiting: deque[Request] = attrs.Factory(deque)
@@ -107,8 +108,7 @@ class Worker:
     wake: Event = attrs.field(init=False)
     busy: bool = False
     executing: bool = False
-    _moments: list[Moment] = attrs.Factory(list)
-    _listened: dict[Request, None] = attrs.Factory(dict)
+    news: News = attrs.field(init=False)
     _returned: list[Request] = attrs.Factory(list)
     _aborted: list[tuple[Request, str]] = attrs.Factory(list)
     _next_sample_ns: int = 0
@@ -117,6 +117,7 @@ class Worker:
         self.decoding = Cohort(self.kv.block_size)
         self.max_model_len = self.engine.max_model_len or self.model.max_model_len
         self.wake = Event(f"work for {self.name}")
+        self.news = News(self.hooks)
 
     # -- what runs ---------------------------------------------------------------------------------------------
 
@@ -135,8 +136,8 @@ class Worker:
             self.executing = False
             self.warm_up_ns = 0
             self.commit(batch, start_ns)
-            if self._moments:
-                await self.fire()
+            if self.news.moments:
+                await self.news.tell()
 
     async def next_batch(self) -> Batch:
         """Ask the scheduling policy what to do; an empty batch is nothing.
@@ -152,8 +153,8 @@ class Worker:
         self._returned.clear()
         try:
             batch = await self.schedule(self)
-            if self._moments:
-                await self.fire()
+            if self.news.moments:
+                await self.news.tell()
             if self.inbox:
                 self._read_inbox()
             if batch is None:
@@ -204,8 +205,8 @@ class Worker:
             self.generated += cohort.size
             self.step_ends.append(end_ns)
             finished = cohort.advance()
-            if self._listened or self.hooks.by_moment["token"]:
-                self._tell_tokens(end_ns)
+            if self.news.listened or self.hooks.by_moment["token"]:
+                self.news.add_tokens(self.running, end_ns)
             for request in finished:
                 self._close_segment(request)
                 self._end(request, Status.FINISHED, end_ns)
@@ -229,8 +230,8 @@ class Worker:
         request._segment_ns = end_ns
         if request.first_token_ns < 0:
             request.first_token_ns = end_ns
-            self._tell("first_token", request, end_ns)
-        self._tell_token(request, end_ns)
+            self.news.add("first_token", request, end_ns)
+        self.news.add_token(request, end_ns)
         if request._generated == request.output_tokens:
             request._joined = self.decoding.step
             self._close_segment(request)
@@ -242,13 +243,13 @@ class Worker:
         self.decoding.join(request)
         request.phase = Phase.DECODING
         if request.listeners is not None:
-            self._listened[request] = None
+            self.news.listened[request] = None
 
     def _leave(self, request: Request) -> None:
         if self.decoding.scheduled is not None:
             raise PolicyError(f"{request!r} was taken from the decoding after they had been added to the batch")
         self.decoding.leave(request)
-        self._listened.pop(request, None)
+        self.news.listened.pop(request, None)
         self._close_segment(request)
 
     def _close_segment(self, request: Request) -> None:
@@ -259,7 +260,7 @@ class Worker:
         if request.phase is not Phase.WAITING:
             self.running.pop(request, None)
             self.leaving.pop(request, None)
-            self._listened.pop(request, None)
+            self.news.listened.pop(request, None)
             self._free_blocks(request)
         request.status = status
         request.reason = reason
@@ -267,7 +268,7 @@ class Worker:
         request.finish_ns = end_ns
         for index in self.loads:
             index.changed(self)
-        self._tell("finished" if status is Status.FINISHED else "failed", request, end_ns)
+        self.news.add("finished" if status is Status.FINISHED else "failed", request, end_ns)
         if self.on_end is not None:
             self.on_end(request)
 
@@ -350,7 +351,7 @@ class Worker:
         self.prefilling[request] = None
         if request.scheduled_ns < 0:
             request.scheduled_ns = now_ns()
-        self._tell("admitted", request)
+        self.news.add("admitted", request)
 
     def preempt(self, request: Request) -> None:
         """Take a running request's KV blocks; it goes to the front of the queue and will be computed again.
@@ -370,7 +371,7 @@ class Worker:
         else:
             self.waiting.appendleft(request)
         self.wake.set()
-        self._tell("preempted", request)
+        self.news.add("preempted", request)
 
     def pause(self, request: Request) -> None:
         """Let a decoding request sit out; it keeps its KV blocks and its place.
@@ -411,7 +412,7 @@ class Worker:
         self.leaving[request] = None
         for index in self.loads:
             index.changed(self)
-        self._tell("handed_back", request)
+        self.news.add("handed_back", request)
         if self.on_hand_back is not None:
             self.on_hand_back(request)
 
@@ -513,35 +514,6 @@ class Worker:
         aborted, self._aborted = self._aborted, []
         for request, reason in aborted:
             self._drop(request, reason, end_ns)
-
-    def _tell(self, moment: str, request: Request, time_ns: int | None = None) -> None:
-        if self.hooks.by_moment[moment]:
-            self._moments.append(Moment(moment, request, now_ns() if time_ns is None else time_ns))
-            self.hooks.pending += 1
-
-    def _tell_token(self, request: Request, end_ns: int) -> None:
-        self._tell("token", request, end_ns)
-        if request.listeners is not None:
-            for listener in request.listeners:
-                listener(request, end_ns)
-
-    def _tell_tokens(self, end_ns: int) -> None:
-        if self.hooks.by_moment["token"]:
-            decoding = [Moment("token", r, end_ns) for r in self.running if r.phase is Phase.DECODING]
-            self._moments.extend(decoding)
-            self.hooks.pending += len(decoding)
-        for request in self._listened:
-            for listener in request.listeners or ():
-                listener(request, end_ns)
-
-    async def fire(self) -> None:
-        """Call the hooks of what has happened since the last time."""
-        moments, self._moments = self._moments, []
-        for moment in moments:
-            await self.hooks.fire(moment)
-            self.hooks.pending -= 1
-        if not self.hooks.pending and self.on_told is not None:
-            self.on_told()
 
     def describe(self) -> str:
         """Return one line about its state, for reports."""

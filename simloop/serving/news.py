@@ -1,0 +1,56 @@
+"""What has happened on a worker and has not been told yet: to hooks, and to clients that read tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from simloop.clock import now_ns
+from simloop.serving.hooks import Hooks, Moment
+from simloop.serving.request import Phase, Request
+
+__all__ = ["News"]
+
+
+@attrs.define(eq=False)
+class News:
+    """The moments of a worker's requests, collected while an iteration is booked, told after it.
+
+    Attributes:
+        hooks: Who wants to know.
+        moments: What has not been told.
+        listened: Decoding requests whose tokens somebody reads.
+    """
+
+    hooks: Hooks
+    moments: list[Moment] = attrs.Factory(list)
+    listened: dict[Request, None] = attrs.Factory(dict)
+
+    def add(self, moment: str, request: Request, time_ns: int | None = None) -> None:
+        """Note a moment, if a hook wants to know of it."""
+        if self.hooks.by_moment[moment]:
+            self.moments.append(Moment(moment, request, now_ns() if time_ns is None else time_ns))
+            self.hooks.pending += 1
+
+    def add_token(self, request: Request, end_ns: int) -> None:
+        """Note one request's token."""
+        self.add("token", request, end_ns)
+        for listener in request.listeners or ():
+            listener(request, end_ns)
+
+    def add_tokens(self, running: Iterable[Request], end_ns: int) -> None:
+        """Note a token for everybody who decodes; walks them only where a hook wants every token."""
+        if self.hooks.by_moment["token"]:
+            for request in running:
+                if request.phase is Phase.DECODING:
+                    self.add("token", request, end_ns)
+        for request in self.listened:
+            for listener in request.listeners or ():
+                listener(request, end_ns)
+
+    async def tell(self) -> None:
+        """Call the hooks of what has happened, in order."""
+        moments, self.moments = self.moments, []
+        for moment in moments:
+            await self.hooks.fire(moment)
