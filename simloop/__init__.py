@@ -44,7 +44,7 @@ from simloop.errors import (
 )
 
 if TYPE_CHECKING:
-    from simloop._api import Progress, cluster, simulate
+    from simloop._api import Interrupted, Progress, cluster, simulate
     from simloop.metrics import Result
     from simloop.scenario import Scenario, load_scenario
     from simloop.workload import Arrival
@@ -54,6 +54,7 @@ __all__ = [
     "DeadlockError",
     "Event",
     "InputError",
+    "Interrupted",
     "PolicyError",
     "Progress",
     "RejectedError",
@@ -84,6 +85,7 @@ __all__ = [
 
 _LATER = {
     "Arrival": "simloop.workload",
+    "Interrupted": "simloop._api",
     "Progress": "simloop._api",
     "Result": "simloop.metrics",
     "Scenario": "simloop.scenario",

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import attrs
 import msgspec
 
+from simloop._stop import Interrupted, Stop
 from simloop.clock import now_ns, run
-from simloop.errors import SimulationError
+from simloop.errors import InputError, SimulationError
 from simloop.metrics import Records, Result, check_conservation
 from simloop.scenario import Scenario, load_scenario
 from simloop.scenario.build import build_cluster
 from simloop.serving import Cluster
 from simloop.workload import Arrival, open_workload
 
-__all__ = ["Progress", "cluster", "simulate"]
+__all__ = ["Interrupted", "Progress", "cluster", "simulate", "simulate_until_stopped"]
 
 
 @attrs.frozen
@@ -65,16 +64,61 @@ def simulate(
         progress: Called about ten times a second of real time.
         check: Check the invariants of every worker after every iteration; much slower.
 
+    Where an event loop runs in this thread already, as in a notebook, the simulation has a thread of its own, and this
+    one waits for it.
+
     Returns:
-        What happened. ``result.complete`` is False where ``until_s``, Ctrl-C or SIGTERM ended the run early.
+        What happened. ``result.complete`` is False where ``until_s`` ended the run early.
 
     Raises:
         InputError: The scenario cannot be used.
         SimulationError: The run could not go on: a deadlock, a policy that raised.
+        Interrupted: Ctrl-C or SIGTERM came, a kind of KeyboardInterrupt; its ``result`` is what there is. A second
+            signal interrupts a policy that never awaits, too.
     """
     spec = _load(scenario, seed, requests, overrides)
-    workload = open_workload(spec.workload, seed=spec.seed)
-    return _Session(spec, workload, workload.total, progress, check).run()
+    with Stop() as stop:
+        result = simulate_until_stopped(spec, stop, progress=progress, check=check)
+    if stop.signal is not None:
+        raise Interrupted(result)
+    return result
+
+
+def simulate_until_stopped(
+    scenario: Scenario, stop: Stop, *, progress: Callable[[Progress], None] | None = None, check: bool = False
+) -> Result:
+    """Run a scenario to its end, or until ``stop`` ends it; for the command, which delivers what there is.
+
+    Args:
+        scenario: What to run.
+        stop: Takes the signals, also after the run: from the first request on, one signal is only noted.
+        progress: As in :func:`simulate`.
+        check: As in :func:`simulate`.
+    """
+    workload = open_workload(scenario.workload, seed=scenario.seed)
+    session = _Session(scenario, workload, workload.total, progress, check, stop)
+    return session.run() if asyncio._get_running_loop() is None else _in_a_thread(session)
+
+
+def _in_a_thread(session: _Session) -> Result:
+    """Run in a thread of its own, since no second loop can run in this one."""
+    outcome: list[Result | BaseException] = []
+
+    def work() -> None:
+        session.stop.thread = threading.get_ident()
+        try:
+            outcome.append(session.run())
+        except BaseException as error:  # raised again in the thread that waits
+            outcome.append(error)
+        finally:
+            session.stop.thread = None
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
 
 
 def cluster(
@@ -105,6 +149,11 @@ def _load(
     requests: int | None,
     overrides: Sequence[str],
 ) -> Scenario:
+    if isinstance(overrides, str):
+        raise InputError(f"found {overrides!r}, expected a list: [{overrides!r}]", file="overrides")
+    for name, value, least in (("seed", seed, 0), ("requests", requests, 1)):
+        if value is not None and (type(value) is not int or not least <= value < 2**63):
+            raise InputError(f"found {value!r}, expected a whole number >= {least}", file=name)
     changes = list(overrides)
     if seed is not None:
         changes.append(f"seed={seed}")
@@ -123,6 +172,7 @@ class _Session:
     total: int | None
     progress: Callable[[Progress], None] | None
     check: bool
+    stop: Stop
     records: Records = attrs.Factory(Records)
     complete: bool = False
     reason: str | None = None
@@ -134,15 +184,16 @@ class _Session:
         """Run it, and return what happened, also when it was cut short."""
         started_s = time.perf_counter()
         world = build_cluster(self.scenario, self.records, check=self.check)
-        if self.progress is not None:
+        if self.progress is not None or self.stop.thread is not None:
             world.on_end = lambda: self._report(world)
-        with self._stoppable():
-            try:
-                run(self._serve(world), seed=self.scenario.seed, until=self.scenario.until_s)
-            except asyncio.CancelledError:
-                if self.reason is None:
-                    raise
-        if not self.complete and self.reason is None:
+        try:
+            run(self._serve(world), seed=self.scenario.seed, until=self.scenario.until_s)
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            if self._task is None or self.stop.signal is None:
+                raise
+        if not self.complete and self.stop.signal is not None:
+            self.reason = f"interrupted by {self.stop.signal.name}"
+        elif not self.complete:
             self.reason = f"stopped at until_s = {self.scenario.until_s:g}"
         result = Result(
             self.records,
@@ -164,13 +215,20 @@ class _Session:
 
     async def _serve(self, world: Cluster) -> None:
         self._task = asyncio.current_task()
+        self.stop.gently = self._cancel if self.stop.thread is None else lambda: None
         try:
             await world.serve(self.workload)
             self.complete = True
         finally:
             self.end_ns = now_ns()
 
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
     def _report(self, world: Cluster) -> None:
+        if self.stop.thread is not None and self.stop.signal is not None:
+            self._cancel()  # the loop's own thread is the one that may
         wall_s = time.monotonic()
         if self.progress is None or wall_s - self._told_s < 0.1:
             return
@@ -178,22 +236,3 @@ class _Session:
         running = sum(len(worker.running) for worker in world.workers)
         waiting = sum(len(worker.waiting) for worker in world.workers)
         self.progress(Progress(now_ns() / 1e9, world.finished, self.total, running, waiting))
-
-    @contextmanager
-    def _stoppable(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM end the run early instead of the process."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.reason = f"interrupted by {signal.Signals(number).name}"
-        if self._task is not None:
-            self._task.cancel()

@@ -78,7 +78,7 @@ compare.__doc__ = f"{compare.__doc__}\n\n{_EXAMPLES}"
 
 
 def _read_or_simulate(run: str, overrides: list[str], *, quiet: bool) -> RunLog:
-    from simloop import simulate
+    from simloop import Interrupted, simulate
     from simloop.cli.progress import progress_bar
     from simloop.explore import RunLog, real_run
     from simloop.explore.real_run import is_run_folder
@@ -91,7 +91,10 @@ def _read_or_simulate(run: str, overrides: list[str], *, quiet: bool) -> RunLog:
     if Path(run).is_dir():
         raise InputError("found a folder without requests.parquet, expected one of simloop run --out", file=run)
     with progress_bar(wanted=not quiet) as progress:
-        result = simulate(load_scenario(run, overrides=overrides), progress=progress)
+        try:
+            result = simulate(load_scenario(run, overrides=overrides), progress=progress)
+        except Interrupted as stopped:
+            result = stopped.result
     if not result.complete:
         say(f"the run is partial: {result.reason}", label="warning", colour="yellow")
     return RunLog.of_result(result, name=run)

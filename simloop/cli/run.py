@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,8 @@ from simloop.cli.logs import LogLevel, configure_logs
 from simloop.errors import InputError
 
 if TYPE_CHECKING:
-    from simloop import Progress, Result
+    from simloop import Progress, Result, Scenario
+    from simloop._stop import Stop
 
 __all__ = ["run"]
 
@@ -75,8 +75,7 @@ def run(
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines, not text.")] = False,
 ) -> None:
     """Simulate a scenario: a progress bar while it runs, then a table of what happened."""
-    from simloop import simulate
-    from simloop.cli.progress import progress_bar
+    from simloop._stop import Stop
     from simloop.report import check_out_dir
     from simloop.scenario import load_scenario
 
@@ -87,19 +86,30 @@ def run(
     changes += [
         f"{key}={value}" for key, value in {"seed": seed, "workload.requests": requests}.items() if value is not None
     ]
-    loaded = load_scenario(scenario, overrides=changes)
-    if out is not None:
-        check_out_dir(out)
-    if log_level is None:
-        with progress_bar(wanted=not quiet) as progress:
-            result = simulate(loaded, progress=progress, check=check)
-    else:  # a bar would tear the lines
-        result = _logged(lambda tell: simulate(loaded, progress=tell, check=check))
-    _deliver(result, out, as_json=as_json, quiet=quiet)
-    raise typer.Exit(_status(result))
+    with Stop() as stop:  # until all is delivered
+        try:
+            loaded = load_scenario(scenario, overrides=changes)
+            if out is not None:
+                check_out_dir(out)
+            result = _simulate(loaded, stop, check=check, bar=not quiet, logged=log_level is not None)
+            _deliver(result, out, as_json=as_json, quiet=quiet)
+        except KeyboardInterrupt:
+            say("interrupted: there are no results", label="warning", colour="yellow")
+    # As shells have it, 128 and the signal's number.
+    raise typer.Exit(0 if stop.signal is None else 128 + stop.signal)
 
 
 run.__doc__ = f"{run.__doc__}\n\n{_EXAMPLES}"
+
+
+def _simulate(scenario: Scenario, stop: Stop, *, check: bool, bar: bool, logged: bool) -> Result:
+    from simloop._api import simulate_until_stopped
+    from simloop.cli.progress import progress_bar
+
+    if logged:  # a bar would tear the lines
+        return _logged(lambda tell: simulate_until_stopped(scenario, stop, progress=tell, check=check))
+    with progress_bar(wanted=bar) as progress:
+        return simulate_until_stopped(scenario, stop, progress=progress, check=check)
 
 
 def _logged(start: Callable[[Callable[[Progress], None]], Result]) -> Result:
@@ -133,10 +143,3 @@ def _deliver(result: Result, out: Path | None, *, as_json: bool, quiet: bool) ->
         stdout().print(summary_table(result))
     if not result.complete:
         say(f"the run is partial: {result.reason}", label="warning", colour="yellow")
-
-
-def _status(result: Result) -> int:
-    """Return 0; as shells do, 128 and the signal's number for a run that a signal ended."""
-    reason = result.reason or ""
-    numbers = [128 + number for number in (signal.SIGINT, signal.SIGTERM) if number.name in reason]
-    return numbers[0] if numbers and not result.complete else 0
