@@ -149,7 +149,8 @@ class Worker:
         """
         self.busy = True
         for request in self._returned:
-            self._join(request)
+            if request.phase is Phase.PAUSED:  # nobody has aborted it meanwhile
+                self._join(request)
         self._returned.clear()
         try:
             batch = await self.schedule(self)

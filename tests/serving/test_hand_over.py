@@ -90,6 +90,22 @@ def once_back(inner: SchedulePolicy) -> SchedulePolicy:
     return schedule
 
 
+def test_aborting_a_request_that_has_just_come_back() -> None:
+    async def back_and_gone(request: Request, cluster: Cluster) -> Worker:
+        if request.generated:
+            await simloop.sleep(0.0001)
+            asyncio.get_running_loop().call_soon(cluster.abort, request)
+        return cluster.workers[0]
+
+    cluster = disaggregated()
+    cluster.route = back_and_gone
+    cluster.workers[0].schedule = once_back(load_policy("vllm", "schedule").make())
+    cluster.__attrs_post_init__()
+    requests = serve(cluster, [(0, 100, 600), (0, 2000, 5)])
+    assert requests[0].status == Status.FAILED
+    assert cluster.workers[0].kv.used == 0
+
+
 def test_a_transfer_without_a_network_is_an_error_that_says_so() -> None:
     with pytest.raises(simloop.PolicyError, match="KV cannot be sent from gpu-0 to gpu-1: the scenario has no network"):
         serve(disaggregated(bandwidth_gb_s=None), [(0, 100, 5)])
