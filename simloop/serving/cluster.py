@@ -279,6 +279,7 @@ class Cluster:
             source.let_go(request)
             if request.kv_at is not worker:
                 request.forget_computed()
+            request.kv_at = None
         if reason is None:
             worker.enqueue(request)
         else:
