@@ -38,7 +38,7 @@ _EXITS = """| exit status | meaning |
 | 0 | done; also where the scenario's own `until_s` ended the run |
 | 1 | the run failed: a deadlock, a policy that raised; the reason is on stderr |
 | 2 | bad input: one line on stderr says where, what was found and what was expected; nothing was written |
-| 130, 143 | Ctrl-C, SIGTERM: what there is was written, marked as partial; a second signal interrupts also a policy that never awaits, or the writing |
+| 130, 143 | Ctrl-C, SIGTERM: what there is was written, marked as partial; a second one ends all |
 
 Results go to stdout; messages, logs and the progress bar go to stderr.
 """

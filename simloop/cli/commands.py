@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from simloop._version import __version__
 from simloop.cli import catalog, compare, run, schema
-from simloop.cli.console import say
+from simloop.cli.console import give_up_stdout, say, write_plainly
 from simloop.errors import InputError, SimulationError
 
 __all__ = ["app", "main"]
@@ -28,11 +28,16 @@ class _Commands(TyperGroup):
     ) -> Any:
         """Run the command line, and leave with its exit status."""
         extra["standalone_mode"] = False
+        write_plainly()
         try:
             status = super().main(args=args, prog_name=prog_name, **extra)
+            sys.stdout.flush()
         except InputError as error:
             status = _fail(str(error), 2)
         except SimulationError as error:
+            status = _fail(str(error), 1)
+        except OSError as error:  # a full disk, mostly; what --out names is written by then
+            give_up_stdout()
             status = _fail(str(error), 1)
         except _UsageError as error:
             command = error.ctx.command_path if error.ctx else "simloop"

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -9,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["WIDTH", "say", "stderr", "stdout"]
+__all__ = ["WIDTH", "give_up_stdout", "say", "stderr", "stdout", "write_plainly"]
 
 WIDTH = 80
 """Columns that tables are made for, whatever the terminal has."""
@@ -34,3 +40,27 @@ def stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+_PLAIN = str.maketrans({"≤": "<=", "≥": ">=", "×": "x", "µ": "u", "–": "-", "…": "...", "─": "-"})
+
+
+def write_plainly() -> None:
+    """Let stdout and stderr write what their encoding lacks in ASCII, not fail."""
+
+    def replace(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        lacking = error.object[error.start : error.end].translate(_PLAIN)
+        return lacking.encode("ascii", "replace").decode("ascii"), error.end
+
+    codecs.register_error("simloop.plain", replace)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="simloop.plain")
+
+
+def give_up_stdout() -> None:
+    """Write no more to stdout, not even what is left when the process ends: it is full."""
+    with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

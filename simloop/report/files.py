@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -26,8 +27,9 @@ def write_run(result: Result, out_dir: str | Path, *, token_times: bool = False)
     """Write a run to a folder: ``summary.json``, ``requests.parquet``, ``timeseries.parquet``, ``scenario.yaml``.
 
     The files are written to a hidden folder beside it, which takes its name when all of them are there; a run that
-    stood there before is replaced. ``PARTIAL.txt`` is added if the run is not complete. The Parquet files hold nothing
-    but what was simulated: the same scenario and seed give the same bytes.
+    stood there before is replaced, file by file where the folder is a mount point. ``PARTIAL.txt`` is added if the run
+    is not complete. The Parquet files hold nothing but what was simulated: the same scenario and seed give the same
+    bytes.
 
     Args:
         result: The run.
@@ -109,7 +111,13 @@ def _replace(target: Path, staging: Path) -> None:
         staging.rename(target)
         return
     old = staging.with_suffix(".old")
-    target.rename(old)
+    try:
+        target.rename(old)
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.EXDEV):
+            raise
+        _fill(target, staging)
+        return
     try:
         staging.rename(target)
     except BaseException:
@@ -117,3 +125,17 @@ def _replace(target: Path, staging: Path) -> None:
             old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill(target: Path, staging: Path) -> None:
+    """Let a folder that cannot be replaced, a mount point, have the files of another; each appears whole."""
+    for name in sorted(_FILES):
+        if (staging / name).exists():
+            copy = target / f".{name}.{os.getpid()}.new"
+            try:
+                shutil.copyfile(staging / name, copy)
+                copy.replace(target / name)
+            finally:
+                copy.unlink(missing_ok=True)
+        else:
+            (target / name).unlink(missing_ok=True)

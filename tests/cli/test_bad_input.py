@@ -90,7 +90,7 @@ CHANGES = {
     ),
     "SLO without a limit": ("{ttft_s: 15, max_gap_s: 0.3}", "{}", "slo: expected at least one of ttft_s, tpot_s"),
     "negative seed": ("slo:", "seed: -1\nslo:", "seed: found -1, expected a whole number >= 0"),
-    "an end before the start": ("slo:", "until_s: 0\nslo:", "until_s: found 0, expected a number > 0"),
+    "an end before the start": ("slo:", "until_s: 0\nslo:", "until_s: found 0, expected a number >= 1e-09"),
 }
 ON_THE_COMMAND_LINE = {
     "override without a value": (["--set", "seed"], "--set: found 'seed', expected path=value"),

@@ -120,6 +120,17 @@ def test_an_interrupted_run_writes_what_it_has(
     assert (tmp_path / "out" / "PARTIAL.txt").exists()
 
 
+def test_a_stdout_that_lacks_letters_or_is_full(scenario: Write) -> None:
+    command = [sys.executable, "-m", "simloop", "run", str(scenario())]
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
+    done = subprocess.run(command, capture_output=True, text=True, env=plain, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "kept TTFT <= 15 s" in done.stdout
+    with Path("/dev/full").open("w") as full:
+        failed = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (failed.returncode, failed.stderr) == (1, "error: [Errno 28] No space left on device\n")
+
+
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 20
     while not path.exists():

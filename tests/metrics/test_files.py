@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -129,3 +130,20 @@ def test_a_file_in_the_way(tmp_path: Path, inside: str) -> None:
 
 def test_an_empty_folder_will_do(tmp_path: Path) -> None:
     assert sorted(path.name for path in write_run(small_run().result(), tmp_path).iterdir()) == FILES
+
+
+def test_a_mount_point_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = write_run(small_run().result(complete=False, reason="interrupted"), tmp_path / "out")
+    rename = Path.rename
+
+    def busy(path: Path, target: Path) -> Path:
+        if path == out:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    result = small_run().result()
+    write_run(result, out)
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert json.loads((out / "summary.json").read_text()) == result.summary()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
