@@ -55,6 +55,9 @@ class Outcome:
 
 def main() -> None:
     """Run what there is, print the tables or write them into the page."""
+    if not DATA.is_dir():
+        print(f"there is no folder {str(DATA)!r}; name the one with the data in SIMLOOP_DATA", file=sys.stderr)
+        sys.exit(2)
     texts = [argument for argument in sys.argv[1:] if argument != "--write"]
     outcomes: list[Outcome] = []
     gaps: list[Gap] = []
@@ -66,6 +69,9 @@ def main() -> None:
         else:
             print(f"{one.source}: {one.model} on {one.device}, {one.parts[0].name}", file=sys.stderr)
             outcomes += outcomes_of(one)
+    if not outcomes and not gaps:
+        print(f"{str(DATA)!r} holds no run that matches", file=sys.stderr)
+        sys.exit(2)
     text = "\n".join(tables(outcomes, gaps))
     if "--write" not in sys.argv:
         print(text)
