@@ -16,13 +16,17 @@ import anyio
 
 from simloop.clock import now
 from simloop.serving import Batch, Worker
+from simloop.serving.admission import admit_whole
+from simloop.serving.policy import check_number
+
+IGNORES = ("max_num_batched_tokens", "long_prefill_token_threshold", "scheduler_reserve_full_isl")
 
 
 class schedule:  # noqa: N801 - named after what it is, like the functions
     """The scheduling policy of one worker; remembers the size and the longest prompt of the batch that runs."""
 
     def __init__(self, batch_delay_s: float = 0.0) -> None:
-        self.batch_delay_s = batch_delay_s
+        self.batch_delay_s = check_number("batch_delay_s", batch_delay_s, least=0, most=1e9)
         self.slots = 0
         self.longest = 0
         self.steps = 0
@@ -50,13 +54,7 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
     def start(self, worker: Worker) -> Batch:
         """Admit the batch and read its prompts."""
         batch = worker.batch()
-        while worker.waiting and len(worker.running) < worker.engine.max_num_seqs:
-            request = worker.waiting[0]
-            longest = request.total_tokens - 1  # the last token is never read
-            if worker.kv.blocks_for(longest) > worker.kv.free:
-                break
-            worker.admit(request, reserve_tokens=longest)
-            batch.add_prefill(request, request.to_prefill)
+        admit_whole(worker, batch)
         self.slots = len(batch.prefills)
         self.longest = max((request.prompt_tokens for request, _ in batch.prefills), default=0)
         self.steps = 0

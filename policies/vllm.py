@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from simloop.errors import InputError
 from simloop.serving import Batch, KVBlocks, Phase, Request, Worker, urgency
+from simloop.serving.policy import check_number
 
 
 class schedule:  # noqa: N801 - named after what it is, like the functions
@@ -29,9 +30,10 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
 
     def __init__(self, version: str = "0.19", watermark: float | None = None) -> None:
         if str(version) not in ("0.6", "0.19"):
-            raise InputError(f"vllm behaves like version '0.6' or '0.19', not {version!r}")
+            raise InputError(f"found {version!r}, expected '0.6' or '0.19'", path="version")
         self.prompts_first = str(version) == "0.6"
-        self.watermark = (0.01 if self.prompts_first else 0.0) if watermark is None else watermark
+        spare = (0.01 if self.prompts_first else 0.0) if watermark is None else watermark
+        self.watermark = check_number("watermark", spare, least=0, most=1)
 
     async def __call__(self, worker: Worker) -> Batch:
         """Return the next iteration of a worker."""

@@ -12,9 +12,11 @@ from simloop.hardware import Device, MemoryPlan, Roofline, TimingModel, load_dev
 from simloop.hardware.profile import KernelTiming, ProfileTiming
 from simloop.model import Experts, Model, Plan, load_model
 from simloop.network import Fabric, switch
+from simloop.scenario.engines import check_engine
 from simloop.scenario.structs import Network, PolicyRef, Scenario, WorkerGroup
 from simloop.serving import Cluster, Engine, Hooks, KVBlocks, Lockstep, PolicySource, Recorder, Worker, load_policy
 from simloop.serving.check import check_worker
+from simloop.serving.policy_files import fresh_policy_files
 
 __all__ = ["build_cluster"]
 
@@ -31,10 +33,12 @@ class _Group:
     timing: TimingModel
     memory: MemoryPlan
     schedule: PolicySource
+    schedule_path: str
 
 
+@fresh_policy_files()
 def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False) -> Cluster:
-    """Build the cluster of a scenario.
+    """Build the cluster of a scenario; policy files are executed for it, each of them once.
 
     Args:
         scenario: What to build.
@@ -56,16 +60,17 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
             if len(ranks) > 1 and _mixture(group.model):
                 lockstep.append(Lockstep(ranks))
     control = scenario.policies.control
+    controller = None if control is None else _policy(control, "control", "policies.control")
     return Cluster(
         workers,
-        route.make(),
+        _located(route.make, "policies.route"),
         records,
         hooks,
         network=_fabric(scenario.network, workers),
         lockstep=lockstep,
-        control=None if control is None else _policy(control, "control", "policies.control").make(),
+        control=None if controller is None else _located(controller.make, "policies.control"),
         route_name=route.name,
-        control_name=_ref(control).name if control is not None else "control",
+        control_name="control" if controller is None else controller.name,
     )
 
 
@@ -82,6 +87,9 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
     device = _located(lambda: load_device(spec.device), f"{path}.device")
     model_path = "model" if spec.model is None else f"{path}.model"
     model = _located(lambda: load_model(spec.model or scenario.model), model_path)
+    place = "policies.schedule" if spec.schedule is None else f"{path}.schedule"
+    schedule = _policy(spec.schedule or scenario.policies.schedule, "schedule", place)
+    check_engine(engine, model, schedule, f"{path}.engine")
     plan = _plan(engine, model, f"{path}.engine")
     timing_path = path if spec.timing.model == "roofline" else f"{path}.timing"
     timing = _located(lambda: _timing(spec, model, device, plan), timing_path)
@@ -100,11 +108,7 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
         ),
         path,
     )
-    if spec.schedule is None:
-        schedule = _policy(scenario.policies.schedule, "schedule", "policies.schedule")
-    else:
-        schedule = _policy(spec.schedule, "schedule", f"{path}.schedule")
-    return _Group(spec, device, model, timing, memory, schedule)
+    return _Group(spec, device, model, timing, memory, schedule, place)
 
 
 def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> TimingModel:
@@ -176,7 +180,7 @@ def _worker(
             group.spec.engine.block_size,
             prefix_caching=group.spec.engine.enable_prefix_caching,
         ),
-        schedule=group.schedule.make(),
+        schedule=_located(group.schedule.make, group.schedule_path),
         policy_name=group.schedule.name,
         records=records,
         hooks=hooks,
@@ -203,4 +207,4 @@ def _located(make: Callable[[], T], path: str) -> T:
     except InputError as error:
         if error.file is not None:
             raise
-        raise InputError(error.message, path=path) from error
+        raise InputError(error.message, path=path if error.path is None else f"{path}.{error.path}") from error

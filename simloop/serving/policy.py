@@ -6,16 +6,20 @@ It is named by ``file.py:function``, ``package.module:function``, a bundled name
 - an ``async def``: used as it is; the scenario's parameters become keyword arguments;
 - a class with an async ``__call__``, or a plain function that returns an async one: called with the scenario's
   parameters, once for each worker (``schedule``) or once for the cluster, so that it can keep state.
+
+``IGNORES = ("max_num_batched_tokens",)`` in the module of a scheduling policy lists engine arguments that it does not
+look at; a scenario that sets one of them is refused.
 """
 
 from __future__ import annotations
 
-import ast
 import dis
 import functools
 import importlib
-import importlib.util
 import inspect
+import math
+import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -27,20 +31,20 @@ import attrs
 
 from simloop.content import content_names, find_content
 from simloop.errors import InputError, did_you_mean
+from simloop.serving.policy_files import execute_policy_file
+from simloop.serving.policy_info import ARGUMENTS, PolicyInfo, policy_info, policy_names
 
 __all__ = [
     "ARGUMENTS",
     "PolicyInfo",
     "PolicySource",
+    "check_number",
     "load_policy",
     "never_suspends",
     "policy_info",
     "policy_names",
     "where_raised",
 ]
-
-ARGUMENTS = {"route": 2, "schedule": 1, "control": 1, "hook": 1}
-"""How many positional arguments a policy of each kind gets."""
 
 _SUSPENDING = {"GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "SEND", "YIELD_VALUE", "BEFORE_ASYNC_WITH", "YIELD_FROM"}
 
@@ -54,33 +58,34 @@ class PolicySource:
         kind: ``route``, ``schedule``, ``control`` or ``hook``.
         target: The async function, class or factory.
         params: The scenario's parameters for it.
+        ignores: Engine arguments that it says it does not look at.
     """
 
     name: str
     kind: str
     target: Callable[..., Any]
     params: Mapping[str, Any]
+    ignores: tuple[str, ...] = ()
 
     def make(self) -> Callable[..., Any]:
-        """Return an async callable; a fresh one, with fresh state, where the policy keeps state."""
+        """Return an async callable; a fresh one, with fresh state, where the policy keeps state.
+
+        Raises:
+            InputError: It cannot be made with these parameters, or what is made is not async.
+        """
         if inspect.iscoroutinefunction(self.target):
             return functools.partial(self.target, **self.params) if self.params else self.target
-        made = self.target(**self.params)
+        try:
+            made = self.target(**self.params)
+        except InputError as error:
+            place = error.path if error.path is None or error.file else f"params.{error.path}"
+            raise InputError(error.message, file=error.file, path=place) from error
+        except Exception as error:
+            raised = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise InputError(f"policy {self.name!r} raised {raised}{where_raised(error)}") from error
         if not inspect.iscoroutinefunction(made) and not inspect.iscoroutinefunction(type(made).__call__):
             raise InputError(f"policy {self.name!r} is not async: it must be an 'async def', or make one when called")
         return made  # type: ignore[no-any-return]
-
-
-@attrs.frozen
-class PolicyInfo:
-    """What can be said about a bundled policy without running it."""
-
-    name: str
-    kinds: tuple[str, ...]
-    summary: str
-    doc: str
-    path: Path
-    params: tuple[str, ...]
 
 
 def load_policy(
@@ -98,39 +103,36 @@ def load_policy(
         InputError: There is no such policy, it is of another kind, or it does not take these parameters.
     """
     target = _find(name, kind, base_dir or Path())
-    source = PolicySource(name, kind, target, dict(params or {}))
+    module = sys.modules.get(getattr(target, "__module__", ""))
+    source = PolicySource(name, kind, target, dict(params or {}), tuple(getattr(module, "IGNORES", ())))
     _check_signature(source)
     return source
 
 
-def policy_names(kind: str | None = None) -> list[str]:
-    """Return the names of the bundled policies, of one kind if given."""
-    names = content_names("policies")
-    return names if kind is None else [name for name in names if kind in policy_info(name).kinds]
+def where_raised(error: BaseException) -> str:
+    """Return ``" at file.py:12"``, the innermost place in the user's own code that an error comes from, or nothing."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if Path(__file__).resolve().parents[1] not in Path(frame.filename).parents]
+    own = [frame for frame in theirs if not _is_installed(frame.filename)] or theirs[:1]
+    return f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
 
 
-def policy_info(name: str) -> PolicyInfo:
-    """Describe a bundled policy, from its source alone.
+def check_number(name: str, found: Any, *, least: float, most: float = math.inf) -> float:
+    """Return a policy's parameter, if it is a number within its limits.
+
+    Args:
+        name: What it is called in the scenario.
+        found: What was given.
+        least: Its smallest value.
+        most: Its largest value.
 
     Raises:
-        InputError: No bundled policy has that name.
+        InputError: It is something else, or outside.
     """
-    path = find_content("policies", name)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    doc = ast.get_docstring(tree) or ""
-    tops = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
-    kinds = tuple(kind for kind in ARGUMENTS if kind in tops)
-    params = tuple(param for kind in kinds for param in _parameters(tops[kind]))
-    return PolicyInfo(name, kinds, doc.partition("\n")[0], doc, path, params)
-
-
-def where_raised(error: BaseException) -> str:
-    """Return ``" at file.py:12"``, the innermost place outside of simloop that an error comes from, or nothing."""
-    package = Path(__file__).resolve().parents[1]
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if package not in Path(frame.filename).parents
-    ]
-    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    if isinstance(found, int | float) and not isinstance(found, bool) and least <= found <= most:
+        return float(found)
+    above = f" and <= {most:g}" if most < math.inf else ""
+    raise InputError(f"found {found!r}, expected a number >= {least:g}{above}", path=name)
 
 
 def never_suspends(call: Callable[..., Any]) -> bool:
@@ -142,15 +144,11 @@ def never_suspends(call: Callable[..., Any]) -> bool:
     return isinstance(code, CodeType) and not any(i.opname in _SUSPENDING for i in dis.get_instructions(code))
 
 
-def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> list[str]:
-    if isinstance(node, ast.ClassDef):
-        fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
-        named = [n.target.id for n in fields if isinstance(n.target, ast.Name)]
-        return [field for field in named if not field.startswith("_")]
-    arguments = (
-        node.args.kwonlyargs if isinstance(node, ast.AsyncFunctionDef) else node.args.args + node.args.kwonlyargs
-    )
-    return [argument.arg for argument in arguments]
+def _is_installed(filename: str) -> bool:
+    """Return whether a file is Python's own or a package's, not the user's."""
+    path = Path(filename)
+    libraries = [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")]
+    return filename.startswith("<") or any(library in path.parents for library in libraries)
 
 
 def _find(name: str, kind: str, base_dir: Path) -> Callable[..., Any]:
@@ -194,20 +192,17 @@ def _resolve(place: str, base_dir: Path, name: str) -> Path:
     raise InputError(f"policy {name!r}: there is no file {str(base_dir / place)!r}")
 
 
-@functools.cache
 def _load_file(path: Path) -> ModuleType:
-    module_name = f"simloop_policy_{path.stem}_{abs(hash(str(path))):x}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} cannot be loaded as Python")
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        return execute_policy_file(path)
+    except InputError:
+        raise
     except SyntaxError as error:
-        raise InputError(f"syntax error: {error.msg}", file=path, path=f"line {error.lineno}") from error
+        place = f"line {error.lineno}"
+        raise InputError(f"syntax error: {error.msg}", file=error.filename or path, path=place) from error
     except Exception as error:
-        raise InputError(f"could not be imported: {type(error).__name__}: {error}", file=path) from error
-    return module
+        raised = f"{type(error).__name__}: {error}{where_raised(error)}"
+        raise InputError(f"could not be imported: {raised}", file=path) from error
 
 
 def _import(place: str, name: str) -> ModuleType:
