@@ -10,6 +10,7 @@ from simloop.errors import InputError
 
 if TYPE_CHECKING:
     from simloop.scenario.structs import Scenario
+    from simloop.workload import Arrival
 
 __all__ = ["check_scenario"]
 
@@ -21,7 +22,6 @@ def check_scenario(scenario: Scenario) -> None:
         InputError: One was found; its ``path`` says where in the scenario.
     """
     _check_groups(scenario)
-    _check_engines(scenario)
     _dry_run(scenario)
 
 
@@ -36,17 +36,6 @@ def _check_groups(scenario: Scenario) -> None:
         seen[group.name] = index
 
 
-def _check_engines(scenario: Scenario) -> None:
-    for index, group in enumerate(scenario.workers):
-        engine = group.engine
-        if engine.max_num_batched_tokens < engine.max_num_seqs:
-            raise InputError(
-                f"found {engine.max_num_batched_tokens}, expected at least max_num_seqs ({engine.max_num_seqs}): "
-                "every running sequence needs a token of the budget",
-                path=f"workers[{index}].engine.max_num_batched_tokens",
-            )
-
-
 def _dry_run(scenario: Scenario) -> None:
     """Build one worker of each group, and open the workload: whatever that refuses, the run would."""
     from simloop.metrics import Records
@@ -56,9 +45,24 @@ def _dry_run(scenario: Scenario) -> None:
     few = [msgspec.structs.replace(group, count=1) for group in scenario.workers]
     build_cluster(msgspec.structs.replace(scenario, workers=few), Records())
     try:
-        open_workload(scenario.workload, seed=scenario.seed)
+        workload = open_workload(scenario.workload, seed=scenario.seed)
     except InputError as error:
         if error.file is not None:  # a row of a trace, say
             raise
         path = "workload" if error.path is None else error.path
         raise InputError(error.message, path=path) from error
+    if scenario.workload.trace is not None:
+        _check_hashes(scenario, next(iter(workload)))
+
+
+def _check_hashes(scenario: Scenario, first: Arrival) -> None:
+    """Refuse KV blocks that the block hashes of a trace say nothing about; its first request stands for all."""
+    if first.hash_ids is None:
+        return
+    for index, group in enumerate(scenario.workers):
+        if group.engine.enable_prefix_caching and first.hash_block_size % group.engine.block_size:
+            raise InputError(
+                f"found {group.engine.block_size}, expected a divisor of {first.hash_block_size}, the tokens that a "
+                "block hash of the trace stands for; without enable_prefix_caching any size will do",
+                path=f"workers[{index}].engine.block_size",
+            )

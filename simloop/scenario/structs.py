@@ -15,7 +15,7 @@ from simloop.workload import WorkloadSpec
 __all__ = ["Network", "Policies", "PolicyRef", "Scenario", "Timing", "WorkerGroup"]
 
 _Name = Annotated[str, Meta(min_length=1)]
-_Seconds = Annotated[float, Meta(gt=0)]
+_Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
 
 
 class PolicyRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,8 +114,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         latency_us: Time from a worker to another beside the bytes, microseconds.
     """
 
-    bandwidth_gb_s: Annotated[float, Meta(gt=0)]
-    latency_us: Annotated[float, Meta(ge=0)] = 0.0
+    bandwidth_gb_s: Annotated[float, Meta(ge=1e-9, le=1e9)]
+    latency_us: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
