@@ -30,7 +30,7 @@ def devices(
     cards = [(name, load_device(name)) for name in device_names()]
     _show(
         (
-            (name, f"{card.memory_gib:g}", f"{card.memory_bandwidth_gb_s:,.0f}", f"{_peak(card.peak_tflops):g}")
+            (name, f"{card.memory_gib:g}", f"{card.memory_bandwidth_gb_s:,.0f}", f"{_peak(card.peak_tflops):,g}")
             for name, card in cards
         ),
         *("device", "memory, GiB", "bandwidth, GB/s", "16-bit peak, TFLOP/s"),
@@ -139,7 +139,7 @@ def policies(name: Annotated[str | None, typer.Argument(help="A policy to descri
     if name is None:
         listed = [policy_info(name) for name in policy_names()]
         _show(
-            ((info.name, ", ".join(info.kinds), _filled(info.summary)) for info in listed),
+            ((info.name, ", ".join(info.kinds), " ".join(info.summary.split())) for info in listed),
             "policy",
             "kind",
             "what it does",
@@ -189,6 +189,8 @@ def _filled(doc: str, *, indent: int = 8) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:,}"
     return f"{value:,g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
 
 
@@ -202,9 +204,11 @@ def _table(rows: Iterable[Sequence[str]], heads: Sequence[str]) -> Table:
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, show_header=any(heads), pad_edge=False)
+    cells = [list(row) for row in rows]
     for number, head in enumerate(heads):
-        table.add_column(head, overflow="fold", no_wrap=number == 0, justify="left")
-    for row in rows:
+        numbers = all(row[number].replace(",", "").replace(".", "").isdecimal() for row in cells)
+        table.add_column(head, overflow="fold", no_wrap=number == 0, justify="right" if numbers else "left")
+    for row in cells:
         table.add_row(*(_escape(cell) for cell in row))
     return table
 

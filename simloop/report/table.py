@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
     from simloop.metrics import Result
@@ -24,6 +26,8 @@ _LATENCIES = {
 _STATISTICS = {"mean": "mean", "median": "p50", "p90": "p90", "p99": "p99", "max": "max"}
 _LIMITS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "max_gap_s": "longest gap", "e2e_s": "end to end"}
 _REASONS_SHOWN = 5
+_WIDE = 76
+"""Columns from which on the table of latencies keeps its labels."""
 
 
 def summary_table(result: Result) -> RenderableType:
@@ -31,7 +35,7 @@ def summary_table(result: Result) -> RenderableType:
     from rich.console import Group
 
     summary = result.summary()
-    return Group(*_heading(summary), _latency_block(summary), _figures_block(summary))
+    return Group(*_heading(summary), _LatencyBlock(summary), _figures_block(summary))
 
 
 def _heading(summary: dict[str, Any]) -> Iterator[RenderableType]:
@@ -40,20 +44,48 @@ def _heading(summary: dict[str, Any]) -> Iterator[RenderableType]:
     workers = len(summary["workers"])
     yield Text.assemble(
         (f" {summary['model_id'] or 'model'}", "bold"),
-        f" on {workers:,} worker{'s' if workers != 1 else ''}, seed {summary['seed']}",
+        f" on {_count(workers, 'worker')}, seed {summary['seed']}",
     )
     if not summary["complete"]:
         yield Text(f" PARTIAL RUN: {summary['incomplete_reason']}", "bold red")
         yield Text(f" {summary['unfinished']:,} unfinished; the figures cover only what was simulated", "red")
     speed = summary["simulated_s_per_wall_s"]
     yield Text(
-        f" {summary['completed']:,} of {summary['num_prompts']:,} requests completed in "
+        f" {summary['completed']:,} of {_count(summary['num_prompts'], 'request')} completed in "
         f"{_number(summary['duration'])} s virtual"
         + (f", {_number(summary['wall_s'])} s real ({_number(speed)}x)" if speed is not None else "")
     )
+    missing = [f"{summary[kind]:,} {kind}" for kind in ("rejected", "failed") if summary[kind]]
+    if missing:
+        yield Text(f" {', '.join(missing)}: the reasons are at the end", "red")
 
 
-def _latency_block(summary: dict[str, Any]) -> Table:
+@attrs.frozen
+class _LatencyBlock:
+    """The latencies: a row each where the terminal is wide enough, a line for each statistic where it is not."""
+
+    summary: dict[str, Any]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield _latency_table(self.summary) if options.max_width >= _WIDE else _latency_lines(self.summary)
+
+
+def _latency_lines(summary: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2), pad_edge=True)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    for key, title in _LATENCIES.items():
+        for number, (statistic, name) in enumerate(_STATISTICS.items()):
+            value = summary[f"{statistic}_{key}_ms"]
+            seconds = None if value is None else value / 1e3
+            table.add_row("" if number else f" {title}", name, format_seconds(seconds))
+    return table
+
+
+def _latency_table(summary: dict[str, Any]) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -87,8 +119,8 @@ def _throughput(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield (
         "peaks",
-        f"{summary['max_output_tokens_per_s']:,} output tokens in a second, "
-        f"{summary['max_concurrent_requests']:,} requests at once",
+        f"{_count(summary['max_output_tokens_per_s'], 'output token')} in a second, "
+        f"{_count(summary['max_concurrent_requests'], 'request')} at once",
     )
 
 
@@ -103,10 +135,13 @@ def _slo(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _use(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     kv_mean, kv_max = _percent(summary["mean_kv_usage"]), _percent(summary["max_kv_usage"])
-    yield "KV cache", f"{kv_mean} used on average, {kv_max} at most; {summary['preemptions']:,} preemptions"
+    yield "KV cache", f"{kv_mean} used on average, {kv_max} at most; {_count(summary['preemptions'], 'preemption')}"
     busy = [worker["utilisation"] for worker in summary["workers"]]
     spread = f" (workers {_percent(min(busy))} to {_percent(max(busy))})" if len(busy) > 1 else ""
-    yield "utilisation", f"{_percent(summary['mean_utilisation'])}{spread}; {summary['iterations']:,} iterations"
+    yield (
+        "utilisation",
+        f"{_percent(summary['mean_utilisation'])}{spread}; {_count(summary['iterations'], 'iteration')}",
+    )
 
 
 def _refused(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -135,6 +170,10 @@ def _number(value: float | None) -> str:
     size = abs(value)
     digits = 0 if size >= 99.95 or size == 0 else 1 if size >= 9.995 else 2 if size >= 0.9995 else 3
     return f"{value:,.{digits}f}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _percent(share: float | None) -> str:

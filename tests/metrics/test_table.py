@@ -68,3 +68,18 @@ def test_it_fits_eighty_columns(run: Run) -> None:
 )
 def test_durations_have_three_digits(seconds: float | None, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+def test_a_narrow_terminal_keeps_the_labels_and_the_heading_counts_what_is_missing() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    ended = [Ended(id=0, arrival_ns=0, finish_ns=0, status=Status.REJECTED, reason="too long")]
+    out = StringIO()
+    Console(file=out, width=40).print(summary_table(Run(ended, [], [[]]).result()))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert all(any(label in line for line in lines) for label in ("TTFT", "inter-token gap", "end to end", "p99"))
+    assert any("1 rejected" in line for line in lines[:4])
+    assert "0 of 1 request completed" in out.getvalue()
