@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -41,8 +42,14 @@ class _Commands(TyperGroup):
             status = _fail(str(error), 1)
         except _UsageError as error:
             command = error.ctx.command_path if error.ctx else "simloop"
-            status = _fail(f"{error.format_message()} (see '{command} --help')", 2)
+            status = _fail(f"{_plain(error.format_message())} (see '{command} --help')", 2)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _plain(message: str) -> str:
+    """Say what the library of options says as the rest of simloop does."""
+    message = message.replace("Value error, ", "")
+    return re.sub(r" \((?:Possible options|Did you mean one of): ([^)]*)\)", r"; did you mean \1?", message)
 
 
 def _fail(message: str, status: int) -> int:

@@ -190,3 +190,9 @@ def test_an_unknown_command(simloop: Command) -> None:
     assert status == 2
     assert stderr.startswith("error: No such command 'rnu'")
     assert stderr.count("\n") == 1
+
+
+def test_options_of_the_command_are_refused_in_simloops_words(simloop: Command) -> None:
+    found = "error: No such option: --nosuch; did you mean --out? (see 'simloop run --help')\n"
+    assert simloop("run", "x", "--nosuch") == (2, "", found)
+    assert "Value error" not in simloop("run", "x", "--log-level", "loud")[2]
