@@ -1,4 +1,4 @@
-"""Every Python block of the README and the docs runs as it stands, and every `simloop` command in them is accepted.
+"""Every Python block of the README and the docs runs as it stands.
 
 Blocks of one page share a namespace and a folder, top to bottom. A block after ``<!-- not run -->`` is only compiled.
 """
