@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from simloop.serving import Batch, Cluster, Phase, Request, Worker, load_policy
 
+VLLM = load_policy("vllm", "schedule")
+
 
 async def route(request: Request, cluster: Cluster, *, prefill: str = "prefill", decode: str = "decode") -> Worker:
     """Return a worker for a new request, or for one whose prompt is read."""
@@ -30,7 +32,7 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
 
     def __init__(self, prefill: str = "prefill") -> None:
         self.prefill = prefill
-        self.vllm = load_policy("vllm", "schedule").make()
+        self.vllm = VLLM.make()
 
     async def __call__(self, worker: Worker) -> Batch:
         """Return the next iteration of a worker."""
