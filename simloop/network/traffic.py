@@ -168,7 +168,14 @@ class Traffic:
             if path.head <= reach:
                 self._end(path, path.pop_done(reach), at)
                 changed.append(path)
-        self._rearrange(changed, at)
+        self._rearrange(changed or [self._end_first(group, at)], at)
+
+    def _end_first(self, group: Group, at: float) -> Path:
+        """End what the group was due for where floats are too coarse to see that it is done; return its path."""
+        served = (path for path in group.paths if path.rate > 0)
+        first = min(served, key=lambda path: (path.head - path.served) / path.rate)
+        self._end(first, first.pop_done(first.head), at)
+        return first
 
     def _end(self, path: Path, done: list[Flow], at: float) -> None:
         """Wake the senders of what is done, and admit as many that wait in line."""

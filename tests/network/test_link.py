@@ -44,6 +44,15 @@ def test_small_transfers_one_after_another_lose_nothing_to_rounding() -> None:
     assert duration_ns(lambda: together(*(link.send(4) for _ in range(1000)))) == 1334  # 1333.3, and not 2000
 
 
+def test_very_slow_transfers_end_although_floats_are_coarse() -> None:
+    """Rates are so small beside the bytes that what is left of a transfer that is due does not round to nothing."""
+    sizes = [10**8 + 12_345 * index for index in range(60)]
+    for bandwidth in (1e-9, 1e-6, 1e-5):
+        link = Link(bandwidth)
+        done_ns = max(simulated(lambda link=link: ends(link.send(size) for size in sizes)))  # type: ignore[misc]
+        assert done_ns == pytest.approx(sum(sizes) / bandwidth, rel=1e-12)
+
+
 def test_use_counts_bytes_busy_time_and_queueing() -> None:
     link = Link(1, sharing="fifo")
 
