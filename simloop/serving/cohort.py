@@ -7,7 +7,7 @@ Joining, leaving and finishing cost O(1); an iteration in which nobody does cost
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -107,7 +107,7 @@ class Cohort:
             del self._finishing[last_step]
         self._release(request)
 
-    def advance(self) -> Iterable[Request]:
+    def advance(self) -> Collection[Request]:
         """Give every member one token; return those that have all of theirs, in the order in which they joined."""
         self.step += 1
         self.scheduled = None

@@ -50,7 +50,6 @@ class PrefixCache:
         hits: Tokens that were found.
         free: Free blocks in the order in which they will be taken: hashed ones by themselves, others as counted runs.
         tables: The full blocks of each request that has hashes, in order.
-        admissions: Requests with hashes admitted so far.
     """
 
     kv: KVBlocks
@@ -58,8 +57,6 @@ class PrefixCache:
     hits: int = 0
     free: OrderedDict[CachedBlock | int, int] = attrs.field(init=False)
     tables: dict[Request, list[CachedBlock]] = attrs.Factory(dict)
-    admissions: int = 0
-    _ranks: dict[Request, int] = attrs.Factory(dict)
     _known: dict[Hashable, list[CachedBlock]] = attrs.Factory(dict)
     _runs: int = 0
     _forgotten: int = 0
@@ -96,8 +93,6 @@ class PrefixCache:
                 self.kv.free -= 1
             block.users += 1
         self.tables[request] = found
-        self._ranks[request] = self.admissions
-        self.admissions += 1
         self.queries += request.prompt_tokens + request.generated
         self.hits += len(found) * self.kv.block_size
         return len(found)
@@ -106,14 +101,13 @@ class PrefixCache:
         """Make the blocks known that are full when a request has stored so many tokens, in an iteration."""
         size, table = self.kv.block_size, self.tables[request]
         for key in request.block_keys(size)[len(table) : tokens // size]:
-            block = CachedBlock(key, (iteration, self._ranks[request]))
+            block = CachedBlock(key, (iteration, request._rank))
             insort(self._known.setdefault(key, []), block, key=_age)
             table.append(block)
 
     def release(self, request: Request, blocks: int) -> None:
         """Take back all ``blocks`` blocks of a request: its last one will be taken first."""
         table = self.tables.pop(request)
-        del self._ranks[request]
         self.kv.give_back(blocks - len(table))
         for block in reversed(table):
             block.users -= 1

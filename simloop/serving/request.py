@@ -90,6 +90,7 @@ class Request:
     _joined: int = 0
     _segment_ns: int = -1
     _batch: Batch | None = None
+    _rank: int = 0
     _keys: tuple[Hashable, ...] | None = None
 
     @property

@@ -54,16 +54,19 @@ class Worker:
         waiting: Requests in the queue, the next one first.
         inbox: Requests that the scheduler has not seen yet: with ``async_scheduling`` it reads its input only when it
             has scheduled, so what arrives during an iteration takes part in the second one after it.
+        arriving: Requests on their way to the queue, for ``request_ns``.
         running: Requests admitted and not done, in order of admission (the values mean nothing).
         prefilling: Those of them whose prompt is not all read.
         decoding: Those that decode.
         leaving: Requests that were handed back and whose KV blocks are still here.
+        admissions: How often a request was admitted.
         iterations: Iterations done.
         generated: Output tokens made.
         prefilled: Prompt tokens read (again, after a preemption).
         preemptions: How often a request lost its blocks here.
         async_scheduling: Whether an iteration is scheduled while the one before it runs.
         warm_up_ns: Time that the next iteration takes longer: the first of an engine does.
+        request_ns: Time from a request's arrival to the queue: HTTP, tokeniser, message to the engine.
         busy_ns: Time spent in iterations.
         step_ends: End of each decode iteration, ns.
         news: What has happened here and has not been told to hooks and clients.
@@ -90,14 +93,17 @@ class Worker:
     on_hand_back: Callable[[Request], None] | None = None
     async_scheduling: bool = False
     warm_up_ns: int = 0
+    request_ns: int = 0
     waiting: deque[Request] = attrs.Factory(deque)
     inbox: deque[Request] = attrs.Factory(deque)
+    arriving: deque[Request] = attrs.Factory(deque)
     running: dict[Request, None] = attrs.Factory(dict)
     prefilling: dict[Request, None] = attrs.Factory(dict)
     paused: dict[Request, None] = attrs.Factory(dict)
     leaving: dict[Request, None] = attrs.Factory(dict)
     decoding: Cohort = attrs.field(init=False)
     max_model_len: int = attrs.field(init=False)
+    admissions: int = 0
     iterations: int = 0
     generated: int = 0
     prefilled: int = 0
@@ -208,6 +214,8 @@ class Worker:
             finished = cohort.advance()
             if self.news.listened or self.hooks.by_moment["token"]:
                 self.news.add_tokens(self.running, end_ns)
+            if len(finished) > 1:  # together, but their blocks are freed in order of admission
+                finished = sorted(finished, key=_rank)
             for request in finished:
                 self._close_segment(request)
                 self._end(request, Status.FINISHED, end_ns)
@@ -278,7 +286,7 @@ class Worker:
     @property
     def load(self) -> int:
         """Requests it holds, waiting and running."""
-        return len(self.waiting) + len(self.inbox) + len(self.running)
+        return len(self.waiting) + len(self.inbox) + len(self.arriving) + len(self.running)
 
     def refusal(self, request: Request) -> str | None:
         """Return why the request can never be served here, or None if it can."""
@@ -290,16 +298,28 @@ class Worker:
         return None
 
     def enqueue(self, request: Request) -> None:
-        """Put a request at the end of the queue."""
+        """Put a request at the end of the queue, or on its way there."""
         request.worker = self
         request.phase = Phase.WAITING
+        if self.request_ns:
+            self.arriving.append(request)
+            asyncio.get_running_loop().call_later(self.request_ns / 1e9, self._arrive, request)
+        else:
+            self._receive(request)
+        for index in self.loads:
+            index.changed(self)
+
+    def _arrive(self, request: Request) -> None:
+        if request in self.arriving:  # nobody has aborted it meanwhile
+            self.arriving.remove(request)
+            self._receive(request)
+
+    def _receive(self, request: Request) -> None:
         if self.async_scheduling and self.executing:
             self.inbox.append(request)
         else:
             self._queue(request)
         self.wake.set()
-        for index in self.loads:
-            index.changed(self)
 
     def _queue(self, request: Request) -> None:
         if self.engine.scheduling_policy == "priority":
@@ -335,6 +355,8 @@ class Worker:
         self._check_between("admitted")
         if request.phase is not Phase.WAITING or request.worker is not self:
             raise PolicyError(f"{request!r} was admitted on {self.name}, where it does not wait")
+        request._rank = self.admissions
+        self.admissions += 1
         known = self.kv.admit(request)
         request._blocks = known
         request._computed += known * self.kv.block_size
@@ -459,7 +481,7 @@ class Worker:
             self.index,
             time_ns,
             len(self.running),
-            len(self.waiting) + len(self.inbox),
+            len(self.waiting) + len(self.inbox) + len(self.arriving),
             self.kv.used,
             self.kv.total,
             self.generated,
@@ -477,7 +499,7 @@ class Worker:
                 self._leave(request)
             elif request._segment_ns >= 0:
                 self._close_segment(request)
-        return [*self.running, *self.waiting, *self.inbox]
+        return [*self.running, *self.waiting, *self.inbox, *self.arriving]
 
     def _stop(self, request: Request, verb: str) -> None:
         self._check_between(verb)
@@ -503,7 +525,7 @@ class Worker:
 
     def _drop(self, request: Request, reason: str, time_ns: int) -> None:
         if request.phase is Phase.WAITING:
-            (self.inbox if request in self.inbox else self.waiting).remove(request)
+            next(queue for queue in (self.arriving, self.inbox, self.waiting) if request in queue).remove(request)
         elif request.phase is not Phase.DONE:
             self._stop(request, "aborted")
         else:
@@ -525,6 +547,10 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} on {self.device.name}: {len(self.waiting)} waiting, {len(self.running)} running>"
+
+
+def _rank(request: Request) -> int:
+    return request._rank
 
 
 def cancelling() -> bool:
