@@ -114,8 +114,6 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
 def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> TimingModel:
     """Return what prices the iterations of a group."""
     timing, engine, overheads = spec.timing, spec.engine, spec.timing.added()
-    if overheads is not None and overheads.request_us:
-        raise InputError("found a time, expected 0: requests reach the queue at once", path="overheads.request_us")
     if timing.model == "roofline":
         return Roofline(model, device, dtype=engine.dtype, plan=plan, kv_cache_dtype=engine.kv_cache_dtype)
     if timing.model == "kernels":
@@ -188,6 +186,7 @@ def _worker(
         check=check_worker if check else None,
         async_scheduling=overheads is not None and overheads.async_scheduling,
         warm_up_ns=round(1e3 * overheads.first_step_us) if overheads is not None else 0,
+        request_ns=round(1e3 * overheads.request_us) if overheads is not None else 0,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from simloop.hardware.profile import VLLM_0_19, Overheads, RingLink
+from simloop.hardware.profile import VLLM_0_15, VLLM_0_19, Overheads, RingLink
 from simloop.metrics import SLO
 from simloop.serving import Engine
 from simloop.workload import WorkloadSpec
@@ -16,6 +16,7 @@ __all__ = ["Network", "Policies", "PolicyRef", "Scenario", "Timing", "WorkerGrou
 
 _Name = Annotated[str, Meta(min_length=1)]
 _Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
+_OVERHEADS = {"none": None, "vllm-0.15": VLLM_0_15, "vllm-0.19": VLLM_0_19}
 
 
 class PolicyRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,14 +53,14 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         model: ``roofline`` (the device card's), ``profile`` (layers of this model measured on this device) or
             ``kernels`` (tables of kernels by shape).
         path: Folder of the measurements; needed for ``profile`` and ``kernels``.
-        overheads: What the engine adds: ``none``, ``vllm-0.19``, or a mapping of its own.
+        overheads: What the engine adds: ``none``, ``vllm-0.15``, ``vllm-0.19``, or a mapping of its own.
         all_reduce: Links between tensor-parallel ranks, for ``profile``.
         strict: Whether leaving the measured domain ends the run; else it warns, once.
     """
 
     model: Literal["roofline", "profile", "kernels"] = "roofline"
     path: _Name | None = None
-    overheads: Literal["none", "vllm-0.19"] | Overheads = "none"
+    overheads: Literal["none", "vllm-0.15", "vllm-0.19"] | Overheads = "none"
     all_reduce: RingLink | None = None
     strict: bool = False
 
@@ -79,7 +80,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return what the engine adds, or None for nothing."""
         if isinstance(self.overheads, Overheads):
             return self.overheads
-        return VLLM_0_19 if self.overheads == "vllm-0.19" else None
+        return _OVERHEADS[self.overheads]
 
 
 class WorkerGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,8 +7,10 @@ import random
 import statistics
 from collections.abc import Callable
 
+import anyio
 import pytest
 
+import simloop
 from simloop.serving import Engine, Request
 from tests.serving.world import ConstantPrice, make_cluster, serve
 
@@ -75,3 +77,31 @@ def test_work_is_conserved() -> None:
         free_ns = max(free_ns, arrival_ns) + SERVICE_NS
         assert request.finish_ns == free_ns
     assert cluster.workers[0].busy_ns == len(rows) * SERVICE_NS
+
+
+def test_the_way_to_the_queue_delays_every_request_by_as_much() -> None:
+    plain, delayed = (make_cluster(timing=ConstantPrice(lambda: SERVICE_NS)) for _ in range(2))
+    delayed.workers[0].request_ns = 1_234_567
+    rows = [(0, 5, 3), (SERVICE_NS // 3, 9, 1), (7 * SERVICE_NS, 4, 2)]
+    for one, other in zip(serve(plain, rows), serve(delayed, rows), strict=True):
+        assert other.arrival_ns == one.arrival_ns
+        assert (other.scheduled_ns, other.first_token_ns, other.finish_ns) == (
+            one.scheduled_ns + 1_234_567,
+            one.first_token_ns + 1_234_567,
+            one.finish_ns + 1_234_567,
+        )
+
+
+def test_a_request_that_is_aborted_on_its_way_never_reaches_the_queue() -> None:
+    cluster = make_cluster(timing=ConstantPrice(lambda: SERVICE_NS))
+    worker = cluster.workers[0]
+    worker.request_ns = SERVICE_NS
+
+    async def main() -> int:
+        async with cluster:
+            with anyio.move_on_after(SERVICE_NS / 2e9):
+                await cluster.generate(prompt_tokens=8, output_tokens=4)
+            await simloop.sleep(3 * SERVICE_NS / 1e9)
+            return worker.load
+
+    assert (simloop.run(main()), worker.iterations) == (0, 0)

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-__all__ = ["VLLM_0_19", "Overheads", "graph_sizes"]
+__all__ = ["VLLM_0_15", "VLLM_0_19", "Overheads", "graph_sizes"]
 
 _Time = Annotated[float, Meta(ge=0)]
 
@@ -84,3 +84,8 @@ VLLM_0_19 = Overheads(
 )
 """vLLM 0.19.0 with its defaults, as ``tests/benchmarks/fit_overheads.py`` fits it; ``largest_graph`` is vLLM's own
 ``2 * max_num_seqs`` for ``max_num_seqs`` 128, at most 512."""
+
+VLLM_0_15 = Overheads(async_scheduling=True, attention_per_prompt=True, request_us=6_750.0)
+"""vLLM 0.15.1 behind its HTTP server, beside kernel tables; one number, as
+``tests/benchmarks/fit_request_time.py`` fits it. Host time per step is none: beside the kernel tables of an H100,
+iterations of the fitted runs leave no room for any."""
