@@ -36,16 +36,15 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
         self.watermark = check_number("watermark", spare, least=0, most=1)
 
     async def __call__(self, worker: Worker) -> Batch:
-        """Return the next iteration of a worker."""
-        return self.v0(worker) if self.prompts_first else self.v1(worker)
-
-    def v1(self, worker: Worker) -> Batch:
-        """Everybody who runs, then whoever fits."""
+        """Return the next iteration of a worker: everybody who runs, then whoever fits."""
+        if self.prompts_first:
+            return self.v0(worker)
         if worker.paused:
             for request in list(worker.paused):
                 worker.resume(request)
         chunks = next_chunks(worker) if worker.prefilling else {}
-        preempted = make_room(worker, chunks)
+        tight = chunks or worker.decoding.blocks_needed > worker.kv.free
+        preempted = make_room(worker, chunks) if tight else False
         batch = worker.batch()
         batch.add_decodes()
         for request, tokens in chunks.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
@@ -29,6 +29,8 @@ class Batch:
         num_sequences: Sequences that get logits.
         num_decodes: Requests with one new token.
         decode_context: Tokens they attend to, together, with the new ones.
+        decodes: Whether the decoding requests take part.
+        spent: Whether it has been run.
     """
 
     worker: Worker
@@ -39,9 +41,9 @@ class Batch:
     num_decodes: int = 0
     decode_context: int = 0
     decodes: bool = False
-    _spent: bool = False
+    spent: bool = False
     _padded_to: int | None = None
-    _single_contexts: list[int] = attrs.Factory(list)
+    _single_contexts: list[int] | None = None
 
     @property
     def decode_context_min(self) -> int:
@@ -49,7 +51,7 @@ class Batch:
         if self._padded_to is not None:
             return self._padded_to
         shortest = [self.worker.decoding.extremes[0] + 1] if self.decodes else []
-        return min(shortest + self._single_contexts, default=0)
+        return min(shortest + (self._single_contexts or []), default=0)
 
     @property
     def decode_context_max(self) -> int:
@@ -57,7 +59,7 @@ class Batch:
         if self._padded_to is not None:
             return self._padded_to
         longest = [self.worker.decoding.extremes[1] + 1] if self.decodes else []
-        return max(longest + self._single_contexts, default=0)
+        return max(longest + (self._single_contexts or []), default=0)
 
     def add_decodes(self) -> None:
         """Give everybody in ``worker.decoding`` one token, and the KV blocks this takes.
@@ -111,14 +113,14 @@ class Batch:
         else:  # to the kernels, one new token is a decode, whatever it is to the scheduler
             self.num_decodes += 1
             self.decode_context += cached + 1
-            self._single_contexts.append(cached + 1)
+            self._single_contexts = [*(self._single_contexts or ()), cached + 1]
         self.num_tokens += tokens
         self.num_sequences += 1
 
     def pad_prefills(self, length: int) -> None:
         """Make every prompt of this iteration cost as much as one of ``length`` tokens."""
         self.num_tokens = length * len(self.prefills)
-        self.chunks, self._single_contexts = [(length, 0)] * len(self.prefills), []
+        self.chunks, self._single_contexts = [(length, 0)] * len(self.prefills), None
         self.num_decodes = self.decode_context = 0
 
     def pad_decodes(self, sequences: int, context: int) -> None:
@@ -129,16 +131,14 @@ class Batch:
         self.decode_context = sequences * context
         self._padded_to = context
 
-    def check_out(self, worker: Worker) -> None:
-        """Let the worker run this batch, once.
+    def refuse(self, worker: Worker) -> NoReturn:
+        """Say why a worker cannot run this batch: it is another worker's, or it has run already.
 
         Raises:
-            PolicyError: It is another worker's, or it has run already.
+            PolicyError: Always.
         """
-        if self.worker is not worker or self._spent:
-            whose = f"a batch of {self.worker.name}" if self.worker is not worker else "a batch that has run already"
-            raise PolicyError(f"{whose} was returned for {worker.name}")
-        self._spent = True
+        whose = f"a batch of {self.worker.name}" if self.worker is not worker else "a batch that has run already"
+        raise PolicyError(f"{whose} was returned for {worker.name}")
 
     def __bool__(self) -> bool:
         return self.num_tokens > 0

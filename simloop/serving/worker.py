@@ -154,10 +154,8 @@ class Worker:
             PolicyError: It raised, or what it returned cannot be run; the message names it, the time and the worker.
         """
         self.busy = True
-        for request in self._returned:
-            if request.phase is Phase.PAUSED:  # nobody has aborted it meanwhile
-                self._join(request)
-        self._returned.clear()
+        if self._returned:
+            self._go_on()
         try:
             batch = await self.schedule(self)
             if self.news.moments:
@@ -166,7 +164,9 @@ class Worker:
                 self._read_inbox()
             if batch is None:
                 batch = Batch(self)
-            batch.check_out(self)
+            if batch.worker is not self or batch.spent:
+                batch.refuse(self)
+            batch.spent = True
         except asyncio.CancelledError as error:
             if cancelling():
                 raise
@@ -174,6 +174,12 @@ class Worker:
         except Exception as error:
             raise self._policy_error(error) from error
         return batch
+
+    def _go_on(self) -> None:
+        for request in self._returned:
+            if request.phase is Phase.PAUSED:  # nobody has aborted it meanwhile
+                self._join(request)
+        self._returned.clear()
 
     def _policy_error(self, error: BaseException) -> PolicyError:
         raised = f"{error}" if isinstance(error, PolicyError) else f"{type(error).__name__}: {error}"
@@ -221,7 +227,9 @@ class Worker:
                 self._end(request, Status.FINISHED, end_ns)
         for request, tokens in batch.prefills:
             self._commit_prefill(request, tokens, end_ns)
-        self.stand_down()
+        self.busy = False
+        if self._aborted:
+            self._drop_aborted(end_ns)
         if self.check is not None:
             self.check(self, batch)
         if end_ns >= self._next_sample_ns:
