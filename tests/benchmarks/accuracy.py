@@ -17,17 +17,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import attrs
+import numpy as np
 import polars as pl
 
-from simloop import Result, load_scenario, run, simulate
-from simloop.clock import now_ns
+from simloop import Result, load_scenario, simulate
 from simloop.explore import Comparison, RunLog, compare
 from simloop.explore.run_log import LATENCIES, STATISTICS
 from simloop.explore.table import TITLES
-from simloop.metrics import Records
-from simloop.scenario.build import build_cluster
-from simloop.serving import Cluster
-from simloop.workload import Workload, open_workload
 from tests.benchmarks.cases import Case, Gap, Part
 from tests.benchmarks.real_runs import all_cases
 
@@ -50,7 +46,7 @@ class Outcome:
     def label(self) -> tuple[str, str]:
         """What ran where, and which run it is."""
         by = "" if self.by == "simloop" else f", {self.by}"
-        return f"{self.case.model}, {self.case.device}", f"{self.part.name}{by}"
+        return f"{self.case.model}, {self.case.device}", f"{self.part.name}{by.removeprefix(', simloop')}"
 
 
 def main() -> None:
@@ -83,37 +79,27 @@ def main() -> None:
 def outcomes_of(case: Case) -> Iterator[Outcome]:
     """Simulate a run once and compare each of its parts."""
     with tempfile.TemporaryDirectory() as folder:
-        log = RunLog.of_result(simulate_case(case, Path(folder)))
+        result = simulate(load_scenario(case.scenario(Path(folder))))
+    log = as_stamped(result) if case.stamped else RunLog.of_result(result)
     for part in case.parts:
-        for by, run_log in {"simloop": log, **case.theirs}.items():
+        for by, run_log in {case.by: log, **case.theirs}.items():
             yield Outcome(case, part, compare(arrived_in(run_log, part), part.real), by)
 
 
-def simulate_case(case: Case, folder: Path) -> Result:
-    """Simulate a run, with the timing model that the case brings or the card's roofline."""
-    scenario = load_scenario(case.scenario(folder))
-    if case.timing is None:
-        return simulate(scenario)
-    records, timing = Records(), case.timing()
-    cluster = build_cluster(scenario, records)
-    for worker in cluster.workers:
-        worker.timing = timing
-    end_ns = run(serve(cluster, open_workload(scenario.workload, seed=scenario.seed)))
-    return Result(
-        records,
-        step_ends=[worker.step_ends for worker in cluster.workers],
-        worker_names=[worker.name for worker in cluster.workers],
-        scenario={},
-        seed=scenario.seed,
-        end_ns=end_ns or 0,
-        wall_s=0.0,
-    )
+def as_stamped(result: Result) -> RunLog:
+    """Return the log of a simulation as vLLM stamps it: a request arrives when the engine reads its queue.
 
-
-async def serve(cluster: Cluster, workload: Workload) -> int:
-    """Serve a workload to its end; return when that was."""
-    await cluster.serve(workload)
-    return now_ns()
+    With asynchronous scheduling that is when the next iteration begins, which is when the one before it ends.
+    """
+    log, ends = RunLog.of_result(result), np.frombuffer(result.step_ends[0], dtype=np.int64) / 1e9
+    sent = result.requests["arrival_s"].to_numpy()
+    scheduled = result.requests["scheduled_s"].to_numpy()
+    following = np.append(ends, np.inf)[np.searchsorted(ends, sent)]
+    late = np.minimum(following, scheduled) - sent
+    requests = log.requests.with_columns(
+        pl.col("arrival_s") + late, pl.col("ttft_s") - late, pl.col("e2e_s") - late
+    ).with_columns(pl.col("arrival_s") - pl.col("arrival_s").min())
+    return attrs.evolve(log, requests=requests)
 
 
 def arrived_in(log: RunLog, part: Part) -> RunLog:

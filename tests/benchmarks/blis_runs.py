@@ -6,19 +6,22 @@ The load is 100 prompts in turn, so that all but the first hundred requests find
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import polars as pl
 
 from simloop.explore import RunLog, real_run
-from tests.benchmarks.cases import Case, Gap, Part, Request, scenario_of, write_trace
+from tests.benchmarks.cases import Case, Gap, Part, Request, scenario_of, timed, write_trace
 
-__all__ = ["blis_cases"]
+__all__ = ["blis_cases", "blis_logs"]
 
 _BLIS_MODELS = {
+    "codellama/CodeLlama-34b-Instruct-hf": "codellama-34b",
     "meta-llama/Llama-2-7b-hf": "llama-2-7b",
     "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
     "Qwen/Qwen3-14B": "qwen3-14b",
@@ -28,23 +31,40 @@ _ONE_STAGE = ("roleplay", "reasoning")
 
 
 def blis_cases(data: Path) -> Iterator[Case | Gap]:
-    """Yield the request logs at TP 1, and the runs at TP 1 of which only statistics are known."""
+    """Yield the request logs, and the runs of which only statistics are known."""
     logs: dict[str, RunLog] = {}
     for row in pl.read_csv(data / "experiments.csv").iter_rows(named=True):
-        if row["tp"] > 1:
-            continue
         name, model = row["experiment"], _BLIS_MODELS[row["model"]]
-        real = logs[row["profile"]] = _blis_log(data / f"dev/requests/{name}.csv.gz")
+        real = _blis_log(data / f"dev/requests/{name}.csv.gz")
+        logs.setdefault(row["profile"], real)
         requests = _by_prompt(real)
         engine = {
+            "tensor_parallel_size": row["tp"],
             "max_num_batched_tokens": row["max_num_batched_tokens"],
             "num_gpu_blocks_override": row["kv_blocks_gpu"],
         }
-        yield Case(
-            data.name, model, "H100", _cycled(model, requests, **engine), [Part(f"{row['profile']} (log)", real)]
-        )
+        scenario = _cycled(data, model, requests, **engine)
+        yield Case(data.name, model, _device(row["tp"]), scenario, [Part(f"{row['profile']} (log)", real)])
     yield from _blis_aggregates(data, logs)
-    yield Gap(data.name, "CodeLlama-34B and Llama-3.1-8B at TP 2", "tensor parallelism with a roofline")
+
+
+def blis_logs(data: Path, seconds: float) -> Iterator[tuple[str, RunLog, dict[str, Any]]]:
+    """Yield name, log and scenario of the first seconds of every stage (of ten minutes) of every request log."""
+    for row in pl.read_csv(data / "experiments.csv").iter_rows(named=True):
+        whole = _blis_log(data / f"dev/requests/{row['experiment']}.csv.gz")
+        kept = whole.requests.filter(pl.col("arrival_s") % 600.0 < seconds)
+        log = attrs.evolve(whole, requests=kept)
+        engine = {"num_gpu_blocks_override": row["kv_blocks_gpu"], "tensor_parallel_size": row["tp"]}
+        with tempfile.TemporaryDirectory() as folder:
+            yield (
+                row["experiment"],
+                log,
+                _cycled(data, _BLIS_MODELS[row["model"]], _by_prompt(log), **engine)(Path(folder)),
+            )
+
+
+def _device(tp: int) -> str:
+    return "H100" if tp == 1 else f"{tp} x H100, TP {tp}"
 
 
 def _blis_log(path: Path) -> RunLog:
@@ -65,16 +85,17 @@ def _blis_aggregates(data: Path, logs: Mapping[str, RunLog]) -> Iterator[Case]:
 
     Their requests are taken from the log of the same profile, or drawn as the profile says with the log's lengths.
     """
-    table = pl.read_csv(data / "dev/aggregate_actuals_dev.csv", infer_schema_length=None).filter(pl.col("tp") == 1)
+    table = pl.read_csv(data / "dev/aggregate_actuals_dev.csv", infer_schema_length=None)
     for (name,), rows in table.group_by("experiment", maintain_order=True):
         first = rows.row(0, named=True)
         profile, model = first["workload"], _BLIS_MODELS[first["model"]]
         requests = _by_prompt(logs[profile]) if profile in logs else _drawn(profile, logs["general"])
         engine = {"max_num_batched_tokens": first["max_num_batched_tokens"],
-                  "gpu_memory_utilization": first["gpu_mem_util"]}  # fmt: skip
+                  "gpu_memory_utilization": first["gpu_mem_util"],
+                  "tensor_parallel_size": first["tp"]}  # fmt: skip
         stages = rows.group_by("stage_index", maintain_order=True)
         parts = [_stage(profile, str(name), stage, part) for (stage,), part in stages]
-        yield Case(data.name, model, "H100", _cycled(model, requests, **engine), parts)
+        yield Case(data.name, model, _device(first["tp"]), _cycled(data, model, requests, **engine), parts)
 
 
 def _stage(profile: str, experiment: str, stage: Any, rows: pl.DataFrame) -> Part:
@@ -117,6 +138,8 @@ def _drawn(profile: str, like: RunLog) -> list[Request]:
     return requests
 
 
-def _cycled(model: str, requests: list[Request], **engine: Any) -> Callable[[Path], dict[str, Any]]:
+def _cycled(data: Path, model: str, requests: list[Request], **engine: Any) -> Callable[[Path], dict[str, Any]]:
     given = {"max_num_seqs": 128, "max_model_len": 4096, "dtype": "float16", **engine}
-    return lambda folder: scenario_of(model, "h100-sxm-80gb", write_trace(folder, requests), **given)
+    tables = data.parent / "aiconfigurator/calib/h100_sxm"
+    timing = {"model": "kernels", "path": str(tables), "overheads": "vllm-0.15"}
+    return lambda folder: timed(scenario_of(model, "h100-sxm-80gb", write_trace(folder, requests), **given), timing)

@@ -11,9 +11,8 @@ from typing import Any
 import attrs
 
 from simloop.explore import RunLog
-from simloop.hardware import TimingModel
 
-__all__ = ["Case", "Gap", "Part", "Request", "always", "scenario_of", "write_trace"]
+__all__ = ["Case", "Gap", "Part", "Request", "always", "scenario_of", "timed", "write_trace"]
 
 Request = tuple[float, int, int, list[int]]
 """Arrival in seconds, tokens in, tokens out, block hashes."""
@@ -48,7 +47,8 @@ class Case:
         device: Name of the device.
         scenario: Writes what it needs into a folder, and returns the scenario.
         parts: What was measured.
-        timing: What prices an iteration, by the name in the tables; the card's roofline if not given.
+        stamped: Whether TTFT and latency count from when the engine read its queue, not from the sending.
+        by: What to call the prediction, where a run has several.
         theirs: The output of another simulator on the same run, by its name.
     """
 
@@ -57,7 +57,8 @@ class Case:
     device: str
     scenario: Callable[[Path], dict[str, Any]]
     parts: list[Part]
-    timing: Callable[[], TimingModel] | None = None
+    stamped: bool = False
+    by: str = "simloop"
     theirs: Mapping[str, RunLog] = attrs.Factory(dict)
 
 
@@ -91,6 +92,11 @@ def scenario_of(
     schedule = {"name": "vllm", "params": {"version": version}}
     workers = [{"device": device, "engine": engine}]
     return {"model": model, "workers": workers, "policies": {"schedule": schedule}, "workload": workload}
+
+
+def timed(scenario: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
+    """Return a scenario whose workers have this ``timing``."""
+    return {**scenario, "workers": [{**group, "timing": timing} for group in scenario["workers"]]}
 
 
 def always(scenario: dict[str, Any]) -> Callable[[Path], dict[str, Any]]:

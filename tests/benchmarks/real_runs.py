@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
+import msgspec
 import numpy as np
 import polars as pl
 
 from simloop.explore import RunLog, real_run
 from simloop.explore.token_series import TokenSeries
-from simloop.hardware import TimingModel
-from simloop.hardware.profile import ProfileTiming, RingLink
-from simloop.model import load_model
+from simloop.hardware.profile import VLLM_0_19
 from tests.benchmarks.blis_runs import blis_cases
-from tests.benchmarks.cases import Case, Gap, Part, always, scenario_of
+from tests.benchmarks.cases import Case, Gap, Part, always, scenario_of, timed
 
 __all__ = ["all_cases"]
 
@@ -32,42 +32,71 @@ def all_cases(data: Path) -> Iterator[Case | Gap]:
 # -- vLLM 0.19 on RTX PRO 6000, 300 ShareGPT requests ------------------------------------------------------------
 
 
+_WITHOUT = {"Llama-3.1-8B": (250.0, 6_500.0, 77_300.0), "Qwen3-32B": (300.0, 4_750.0, 54_600.0)}
+"""``step_us``, ``prefill_us``, ``first_step_us`` that ``fit_overheads.py`` fits to the other run."""
+_OFFLINE = {
+    "Llama-3.1-8B": ("llama-3.1-8b", "RTX PRO 6000", 36_578, "meta-llama/Llama-3.1-8B", 1),
+    "Qwen3-32B": ("qwen3-32b", "2 x RTX PRO 6000, TP 2", 28_614, "Qwen/Qwen3-32B", 2),
+}
+"""Model, device, KV blocks, profile, tensor parallelism of each run."""
+
+
 def _vllm_019(data: Path) -> Iterator[Case | Gap]:
-    link = RingLink(bandwidth_gib_s=16, latency_us=20, memory_bandwidth_gb_s=1597)
-    runs = data / "dev/bench_vllm019/RTXPRO6000"
-    profiles = data / "calib/vllm_profiler/RTXPRO6000"
-    llama = profiles / "meta-llama/Llama-3.1-8B/bf16"
-    qwen = profiles / "Qwen/Qwen3-32B/bf16"
-    by_run: dict[str, tuple[str, str, int, Callable[[], TimingModel]]] = {
-        "Llama-3.1-8B": (
-            "llama-3.1-8b",
-            "RTX PRO 6000",
-            36_578,
-            lambda: ProfileTiming(llama, load_model("llama-3.1-8b")),
-        ),
-        "Qwen3-32B": (
-            "qwen3-32b",
-            "2 x RTX PRO 6000, TP 2",
-            28_614,
-            lambda: ProfileTiming(qwen, load_model("qwen3-32b"), tp=2, all_reduce=link),
-        ),
-    }
-    for run, (model, device, blocks, timing) in by_run.items():
-        real = real_run(runs / run)
-        scenario = _replay(real, model, blocks)
+    """Each run with the set of overheads, and with that fitted to the other run alone; by both stamps of arrival.
+
+    The latency of the link between the two cards of the second run is fitted to it alone.
+    """
+    for run, (model, device, blocks, profile, tp) in _OFFLINE.items():
+        folder = data / "dev/bench_vllm019/RTXPRO6000" / run
+        engine = {"num_gpu_blocks_override": blocks, "tensor_parallel_size": tp}
+        timing: dict[str, Any] = {
+            "model": "profile", "path": str(data / "calib/vllm_profiler/RTXPRO6000" / profile / "bf16")
+        }  # fmt: skip
+        if tp > 1:
+            timing["all_reduce"] = {"bandwidth_gib_s": 16, "latency_us": 18.5, "memory_bandwidth_gb_s": 1597}
+        sent = sent_run(folder)
         theirs = {"LLMServingSim 2.0": _llmservingsim(data / f"reference_sim/RTXPRO6000_{run}_sim.csv")}
-        yield Case("llmservingsim", model, device, scenario, [Part(run, real)], timing, theirs)
-    yield Gap("llmservingsim", "A6000 series, 2 instances, prefix cache, P/D, MoE", "no card or bundle of an A6000")
+        for stamped, real, convention in ((True, real_run(folder), ""), (False, sent, ", from sending")):
+            for overheads, fitted in (("vllm-0.19", ""), (fitted_without(run), ", fitted without the run")):
+                by = f"simloop{convention}{fitted}"
+                scenario = _replay(sent, model, {**timing, "overheads": overheads}, engine)
+                beside = theirs if by == "simloop" else {}
+                yield Case("llmservingsim", model, device, scenario, [Part(run, real)], stamped, by, beside)
+    yield Gap("llmservingsim", "A6000 series, 2 instances, prefix cache, P/D, MoE", "engine arguments are not known")
 
 
-def _replay(real: RunLog, model: str, blocks: int) -> Callable[[Path], dict[str, Any]]:
+def fitted_without(run: str) -> dict[str, Any]:
+    """Return the overheads that ``fit_overheads.py`` fits to the other run."""
+    step_us, prefill_us, first_us = _WITHOUT[run]
+    given: dict[str, Any] = msgspec.to_builtins(VLLM_0_19)
+    return {**given, "step_us": step_us, "prefill_us": prefill_us, "first_step_us": first_us}
+
+
+def sent_run(folder: Path) -> RunLog:
+    """Return a run by its client's clock: arrivals are when requests were sent, not when the engine read them.
+
+    The clocks differ by what they do at least: the shortest way to the engine is taken for no way.
+    """
+    rows = pl.read_ndjson(gzip.decompress((folder / "requests.jsonl.gz").read_bytes())).with_row_index("place")
+    queued = real_run(folder)
+    by_engine = rows.sort("queued_ts", maintain_order=True)
+    wait = by_engine["queued_ts"] - by_engine["arrival_time"]
+    late = (wait - wait.min()).to_numpy()
+    requests = queued.requests.with_columns(
+        pl.col("arrival_s") - late, pl.col("ttft_s") + late, pl.col("e2e_s") + late
+    ).with_columns(pl.col("arrival_s") - pl.col("arrival_s").min())
+    return attrs.evolve(queued, requests=requests.sort("arrival_s", maintain_order=True))
+
+
+def _replay(
+    real: RunLog, model: str, timing: dict[str, Any], engine: dict[str, Any]
+) -> Callable[[Path], dict[str, Any]]:
     """Replay a run with as many KV blocks as it had; of the device, only the profile says anything."""
-
-    engine: dict[str, Any] = {"max_num_seqs": 128, "max_num_batched_tokens": 2048, "num_gpu_blocks_override": blocks}
 
     def scenario(folder: Path) -> dict[str, Any]:
         workload = {"trace": {"path": str(real.write_trace(folder / "trace.jsonl"))}}
-        return scenario_of(model, "h200-sxm-141gb", workload, **engine)
+        given = scenario_of(model, "rtx-pro-6000-96gb", workload, max_num_seqs=128, **engine)
+        return timed(given, timing)
 
     return scenario
 
@@ -104,7 +133,7 @@ def _static_batches(data: Path) -> Iterator[Case | Gap]:
         given = scenario_of(model, card, workload, version="0.6", max_num_batched_tokens=budget, dtype="float16")
         part = Part(f"{length} + {length}", RunLog.of_columns("batch", {}, reported=reported), batch=batch)
         yield Case(data.name, model, device, always(given), [part])
-    yield Gap(data.name, "2 and 4 GPUs", "tensor parallelism with a roofline")
+    yield Gap(data.name, "2 and 4 GPUs", "tensor parallelism is newer than these tables")
     yield Gap(data.name, "TensorRT-LLM, DeepSpeed-MII", "engines that simloop does not model")
 
 
@@ -122,7 +151,7 @@ def _rtx_3090(data: Path) -> Iterator[Case | Gap]:
         real = RunLog.of_columns(run, {}, tokens=tokens, reported={("makespan", ""): end})
         given = scenario_of(model, "rtx-3090-24gb", {"trace": trace}, version="0.6", dtype="float16")
         yield Case(data.name, model, "RTX 3090", always(given), [Part(run, real)])
-    yield Gap(data.name, "GPT3-30B, LLaMA-30B on 4 GPUs", "tensor parallelism with a roofline")
+    yield Gap(data.name, "GPT3-30B, LLaMA-30B on 4 GPUs", "tensor parallelism is newer than these tables")
 
 
 def _gaps(*rows: tuple[str, str]) -> Callable[[Path], Iterator[Case | Gap]]:
@@ -134,9 +163,17 @@ _SOURCES: dict[str, Callable[[Path], Iterator[Case | Gap]]] = {
     "blis_vllm0151_NOLICENCE": blis_cases,
     "llm_inference_bench": _static_batches,
     "iiswc24": _rtx_3090,
-    "apex_vllm060_h100": _gaps(("Llama-3.1-70B at TP 4 and 8, all runs", "tensor parallelism with a roofline")),
-    "splitwise": _gaps(("Llama-2-70B, BLOOM-176B at TP 2 to 8, all points", "tensor parallelism with a roofline")),
+    "apex_vllm060_h100": _gaps(
+        ("Llama-3.1-70B at TP 4 and 8, all runs", "tensor parallelism is newer than these tables")
+    ),
+    "splitwise": _gaps(
+        ("Llama-2-70B, BLOOM-176B at TP 2 to 8, all points", "tensor parallelism is newer than these tables")
+    ),
     "aiconfigurator": _gaps(("885 serving points on H100 and H200", "closed-loop clients; most are MoE or at TP > 1")),
-    "inferencemax_agg": _gaps(("gpt-oss-120b on H100 and H200", "MoE at TP > 1 in a scenario; closed-loop clients")),
-    "dstack_benchmarks": _gaps(("gpt-oss-120b on 8 x H200, prefill and decode apart", "MoE at TP > 1 in a scenario")),
+    "inferencemax_agg": _gaps(
+        ("gpt-oss-120b on H100 and H200", "MoE at TP > 1 is newer than these tables; closed-loop clients")
+    ),
+    "dstack_benchmarks": _gaps(
+        ("gpt-oss-120b on 8 x H200, prefill and decode apart", "MoE at TP > 1 is newer than these tables")
+    ),
 }
