@@ -62,6 +62,9 @@ def run(
         typer.Option("--requests", "-n", metavar="N", parser=_requests, help="How many, instead of the scenario's."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check invariants after every iteration (slow).")] = False,
+    explain_memory: Annotated[
+        bool, typer.Option("--explain-memory", help="Say on stderr how each group's memory is shared out.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary alone, as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")] = False,
     log_level: Annotated[
@@ -91,6 +94,8 @@ def run(
             loaded = load_scenario(scenario, overrides=changes)
             if out is not None:
                 check_out_dir(out)
+            if explain_memory:
+                _explain_memory(loaded)
             result = _simulate(loaded, stop, check=check, bar=not quiet, logged=log_level is not None)
             _deliver(result, out, as_json=as_json, quiet=quiet)
         except KeyboardInterrupt:
@@ -100,6 +105,13 @@ def run(
 
 
 run.__doc__ = f"{run.__doc__}\n\n{_EXAMPLES}"
+
+
+def _explain_memory(scenario: Scenario) -> None:
+    from simloop.scenario.build import memory_plans
+
+    for name, plan in memory_plans(scenario).items():
+        typer.echo(f"{name}\n{plan}\n", err=True)
 
 
 def _simulate(scenario: Scenario, stop: Stop, *, check: bool, bar: bool, logged: bool) -> Result:

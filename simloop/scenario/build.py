@@ -18,7 +18,7 @@ from simloop.serving import Cluster, Engine, Hooks, KVBlocks, Lockstep, PolicySo
 from simloop.serving.check import check_worker
 from simloop.serving.policy_files import fresh_policy_files
 
-__all__ = ["build_cluster"]
+__all__ = ["build_cluster", "memory_plans"]
 
 T = TypeVar("T")
 
@@ -72,6 +72,19 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
         route_name=route.name,
         control_name="control" if controller is None else controller.name,
     )
+
+
+def memory_plans(scenario: Scenario) -> dict[str, MemoryPlan]:
+    """Return how the memory of one device is shared out, for each group of workers by its name.
+
+    Raises:
+        InputError: As for :func:`build_cluster`.
+    """
+    plans = {}
+    for number, spec in enumerate(scenario.workers):
+        group = _group(scenario, spec, f"workers[{number}]")
+        plans[f"{spec.name}: {group.model.name} on {group.device.name}"] = group.memory
+    return plans
 
 
 def _fabric(network: Network | None, workers: Sequence[Worker]) -> Fabric | None:

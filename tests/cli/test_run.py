@@ -152,3 +152,10 @@ def test_the_installed_command(scenario: Write, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert re.fullmatch(r"error: .*: modle: found an unknown key; did you mean 'model'\? \(.*\)\n", done.stderr)
     assert not (tmp_path / "out").exists()
+
+
+def test_explain_memory_says_where_it_goes(simloop: Command) -> None:
+    status, _, errors = simloop("run", "quickstart", "--requests", "5", "--explain-memory", "--quiet")
+    assert status == 0
+    assert "gpu: llama-3.1-8b on a100-sxm-80gb" in errors
+    assert "KV blocks of 16 tokens" in errors
