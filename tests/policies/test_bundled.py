@@ -164,6 +164,13 @@ def test_slo_aware_packs_while_the_limit_holds_and_then_takes_the_least() -> Non
     assert places(small, arrivals) == [0, 0, 0, 1, 1, 1, 0]
 
 
+def test_slo_aware_counts_on_no_seat_that_is_taken() -> None:
+    cluster = make_cluster(workers=2, engine=Engine(max_num_seqs=2))
+    cluster.route = load_policy("slo_aware", "route", params={"ttft_s": 100}).make()
+    cluster.__attrs_post_init__()
+    assert places(cluster, [Arrival(index, 100, 200) for index in range(4)]) == [0, 0, 1, 1]
+
+
 # -- scheduling --------------------------------------------------------------------------------------------------
 
 
@@ -280,9 +287,9 @@ def test_reserve_preempts_less_the_more_it_keeps_free() -> None:
     assert counts[0] > counts[1] > counts[2] == 0
 
 
-def pools(**params: float) -> Cluster:
+def pools(*, blocks: int = 100, **params: float) -> Cluster:
     """Return one worker that reads, one that generates, and one that does both."""
-    cluster = make_cluster(workers=3, schedule="splitwise", engine=Engine(max_num_seqs=8), blocks=100)
+    cluster = make_cluster(workers=3, schedule="splitwise", engine=Engine(max_num_seqs=8), blocks=blocks)
     for worker, group in zip(cluster.workers, ["prefill", "decode", "mixed"], strict=True):
         worker.group = group
     cluster.network = switch([worker.name for worker in cluster.workers], bandwidth_gb_s=10)
@@ -318,7 +325,7 @@ def test_splitwise_sends_decodes_to_the_mixed_pool_when_memory_is_full() -> None
 @pytest.mark.parametrize("name", policy_names())
 def test_every_policy_says_what_it_does(name: str) -> None:
     info = policy_info(name)
-    assert info.summary.endswith((".", ",", ":")) or info.doc
+    assert info.summary.endswith((".", "``"))
     for parameter in info.params:
         assert f"    {parameter.split('=')[0]}: " in info.doc
 
@@ -376,3 +383,13 @@ def test_everything_is_served(schedule: str, arrivals: list[Arrival], blocks: in
     assert not worker.running
     times = token_times(cluster)
     assert all(len(times[request.id]) == request.output_tokens for request in requests)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ARRIVALS, st.integers(1, 4), st.floats(0, 1))
+def test_splitwise_serves_everything(arrivals: list[Arrival], longest_queue: int, fullest_kv: float) -> None:
+    cluster = pools(blocks=7, longest_queue=longest_queue, fullest_kv=fullest_kv)
+    requests = serve(cluster, arrivals)
+    assert all(request.status is Status.FINISHED for request in requests)
+    assert sum(worker.generated for worker in cluster.workers) == sum(request.output_tokens for request in requests)
+    assert all(worker.kv.used == 0 and not worker.leaving for worker in cluster.workers)
