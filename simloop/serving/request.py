@@ -92,6 +92,7 @@ class Request:
     _batch: Batch | None = None
     _rank: int = 0
     _keys: tuple[Hashable, ...] | None = None
+    _keys_of: int = 0
 
     @property
     def generated(self) -> int:
@@ -111,7 +112,8 @@ class Request:
         Raises:
             InputError: Blocks of the engine do not divide the blocks that the hashes stand for.
         """
-        if self._keys is None:
+        if self._keys is None or self._keys_of != block_size:
+            self._keys_of = block_size
             self._keys = _block_keys(self.hash_ids or (), self.hash_block_size, block_size, self.total_tokens)
         return self._keys
 

@@ -299,3 +299,10 @@ def test_a_pause_shows_in_the_time_series() -> None:
     rows = [(row["time_ns"] // 1_000_000_000, row["running"]) for row in records.samples()]
     assert (0, 0) in rows  # idle from the end of the first request on
     assert rows[-1] == (100, 0)
+
+
+def test_block_keys_follow_the_block_size_that_is_asked_for() -> None:
+    request = Request(0, 0, 64, 1, hash_ids=(1, 2), hash_block_size=32)
+    assert request.block_keys(32) == (1, 2)
+    assert request.block_keys(16) == ((1, 0), (1, 1), (2, 0), (2, 1))
+    assert request.block_keys(32) == (1, 2)
