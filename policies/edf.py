@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from simloop.errors import InputError
 from simloop.serving import Batch, Request, Worker, load_policy
+from simloop.serving.admission import keep_sorted
 from simloop.serving.policy import check_number
 
 IGNORES = ("scheduling_policy",)
@@ -37,12 +38,7 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
 
     async def __call__(self, worker: Worker) -> Batch:
         """Return the next iteration of a worker."""
-        waiting = worker.waiting
-        if waiting and waiting[-1] is not self.last:  # who comes is last; who is preempted is first, as he should be
-            in_order = sorted(waiting, key=self.rank)
-            waiting.clear()
-            waiting.extend(in_order)
-            self.last = waiting[-1]
+        self.last = keep_sorted(worker, self.rank, self.last)
         batch: Batch = await self.vllm(worker)
         return batch
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from simloop.errors import InputError
 from simloop.serving import Batch, Request, Worker, load_policy
+from simloop.serving.admission import keep_sorted
 
 IGNORES = ("scheduling_policy",)
 VLLM = load_policy("vllm", "schedule")
@@ -33,12 +34,7 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
 
     async def __call__(self, worker: Worker) -> Batch:
         """Return the next iteration of a worker."""
-        waiting = worker.waiting
-        if waiting and waiting[-1] is not self.last:  # who comes is last; who is preempted is first, as he should be
-            in_order = sorted(waiting, key=self.rank)
-            waiting.clear()
-            waiting.extend(in_order)
-            self.last = waiting[-1]
+        self.last = keep_sorted(worker, self.rank, self.last)
         batch: Batch = await self.vllm(worker)
         return batch
 

@@ -1,11 +1,15 @@
-"""Admission as engines without chunks and without preemption do it."""
+"""What several scheduling policies do with the queue."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from simloop.serving.batch import Batch
+from simloop.serving.request import Request
 from simloop.serving.worker import Worker
 
-__all__ = ["admit_whole"]
+__all__ = ["admit_whole", "keep_sorted"]
 
 
 def admit_whole(worker: Worker, batch: Batch) -> None:
@@ -20,3 +24,17 @@ def admit_whole(worker: Worker, batch: Batch) -> None:
             break
         worker.admit(request, reserve_tokens=longest)
         batch.add_prefill(request, request.to_prefill)
+
+
+def keep_sorted(worker: Worker, rank: Callable[[Request], Any], last: Request | None) -> Request | None:
+    """Sort the queue by ``rank`` if somebody has come since ``last`` was at its end; return who is at its end now.
+
+    Who arrives is put at the end, and who is preempted at the front, so the end tells whether there is something to do.
+    """
+    waiting = worker.waiting
+    if not waiting or waiting[-1] is last:
+        return last
+    in_order = sorted(waiting, key=rank)
+    waiting.clear()
+    waiting.extend(in_order)
+    return waiting[-1]
