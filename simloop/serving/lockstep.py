@@ -66,20 +66,22 @@ class Lockstep:
 
     async def _execute(self, batches: Sequence[Batch], most: int) -> None:
         start_ns = now_ns()
-        working = [(rank, batch) for rank, batch in zip(self.ranks, batches, strict=True) if batch]
-        self.dummies += len(self.ranks) - len(working)
+        working = [bool(batch) for batch in batches]
+        self.dummies += working.count(False)
         self.padding += sum(most - batch.num_tokens for batch in batches)
+        durations = []
         for rank, batch in zip(self.ranks, batches, strict=True):
             rank.executing = True
             batch.num_tokens = most
-        durations = [rank.timing.iteration_ns(batch) for rank, batch in zip(self.ranks, batches, strict=True)]
+            durations.append(rank.timing.iteration_ns(batch) + rank.warm_up_ns)
+            rank.warm_up_ns = 0
         await sleep_until_ns(start_ns + max(durations))
         for rank in self.ranks:
             rank.executing = False
-        for rank, batch in zip(self.ranks, batches, strict=True):
-            if (rank, batch) in working:
+        for rank, batch, worked in zip(self.ranks, batches, working, strict=True):
+            if worked:
                 rank.commit(batch, start_ns)
             else:
                 rank.stand_down()
-        for rank, _ in working:
+        for rank in self.ranks:
             await rank.news.tell()

@@ -4,9 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
-
-from simloop.cli import app
 
 SMALL = """
 model: llama-3.1-8b
@@ -15,21 +12,6 @@ policies: {route: least_loaded, schedule: vllm}
 workload: {requests: 40, arrivals: {process: poisson, rate: 8}, lengths: {input: 100, output: 20}}
 slo: {ttft_s: 15, max_gap_s: 0.3}
 """
-
-
-@pytest.fixture
-def simloop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    """Call the command; return exit status, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="simloop")
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    return call
 
 
 @pytest.fixture

@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
-
-from simloop.cli import app
 
 SCENARIO = {
     "model": "llama-3.1-8b",
@@ -19,21 +16,6 @@ SCENARIO = {
         "lengths": {"input": 100, "output": 20},
     },
 }
-
-
-@pytest.fixture
-def simloop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    """Call the command; return exit status, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="simloop")
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    return call
 
 
 @pytest.fixture

@@ -52,3 +52,11 @@ def test_everything_is_served_and_ranks_keep_step(rows: Rows, ranks: int) -> Non
     gaps = {after - before for before, after in pairwise(ends)}
     assert not gaps or min(gaps) >= 7000  # nobody ends an iteration in between: none is shorter than 7 us
     assert all(worker.kv.used == 0 for worker in cluster.workers)
+
+
+def test_the_first_iteration_waits_for_the_slowest_warm_up() -> None:
+    cluster = make_cluster(workers=2, route="round_robin")
+    cluster.lockstep = [Lockstep(cluster.workers)]
+    cluster.workers[1].warm_up_ns = 5_000_000
+    requests = serve(cluster, [(0, 30, 1), (0, 30, 1)])
+    assert requests[0].finish_ns == 5_000_000 + price_ns([(30, 0)], 0, 0, 30, 1)
