@@ -8,13 +8,24 @@ from typing import TypeVar
 import attrs
 
 from simloop.errors import InputError
-from simloop.hardware import Device, MemoryPlan, Roofline, TimingModel, load_device, memory_plan
+from simloop.hardware import Device, MemoryPlan, Pipeline, Roofline, TimingModel, load_device, memory_plan
 from simloop.hardware.profile import KernelTiming, ProfileTiming
 from simloop.model import Experts, Model, Plan, load_model
 from simloop.network import Fabric, switch
 from simloop.scenario.engines import check_engine
 from simloop.scenario.structs import Network, PolicyRef, Scenario, WorkerGroup
-from simloop.serving import Cluster, Engine, Hooks, KVBlocks, Lockstep, PolicySource, Recorder, Worker, load_policy
+from simloop.serving import (
+    Cluster,
+    Engine,
+    Hooks,
+    KVBlocks,
+    Lockstep,
+    PolicySource,
+    Recorder,
+    Stages,
+    Worker,
+    load_policy,
+)
 from simloop.serving.check import check_worker
 from simloop.serving.policy_files import fresh_policy_files
 
@@ -127,6 +138,13 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
 def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> TimingModel:
     """Return what prices the iterations of a group."""
     timing, engine, overheads = spec.timing, spec.engine, spec.timing.added()
+    if plan.pipeline_parallel > 1:
+        if timing.model != "roofline":
+            raise InputError(
+                f"found {timing.model!r}, expected 'roofline': measured layers are of whole models, not of stages",
+                path="model",
+            )
+        return Pipeline(model, device, plan, dtype=engine.dtype, kv_cache_dtype=engine.kv_cache_dtype)
     if timing.model == "roofline":
         return Roofline(model, device, dtype=engine.dtype, plan=plan, kv_cache_dtype=engine.kv_cache_dtype)
     if timing.model == "kernels":
@@ -146,9 +164,11 @@ def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> Timi
 
 def _plan(engine: Engine, model: Model, path: str) -> Plan:
     """Return how a worker's engine spreads the model over devices; refuse what would have no effect."""
-    if (found := engine.pipeline_parallel_size) > 1:
-        reason = "workers do not run stages yet"
-        raise InputError(f"found {found}, expected 1: {reason}", path=f"{path}.pipeline_parallel_size")
+    if engine.pipeline_parallel_size > 1 < engine.data_parallel_size and _mixture(model):
+        reason = "data-parallel ranks that share experts iterate together, which stages cannot"
+        raise InputError(
+            f"found {engine.pipeline_parallel_size}, expected 1: {reason}", path=f"{path}.pipeline_parallel_size"
+        )
     if engine.enable_expert_parallel:
         mixture = _mixture(model)
         if not mixture or engine.tensor_parallel_size * engine.data_parallel_size == 1:
@@ -156,6 +176,7 @@ def _plan(engine: Engine, model: Model, path: str) -> Plan:
             raise InputError(f"found true, expected false: {reason}", path=f"{path}.enable_expert_parallel")
     return Plan(
         tensor_parallel=engine.tensor_parallel_size,
+        pipeline_parallel=engine.pipeline_parallel_size,
         data_parallel=engine.data_parallel_size if _mixture(model) else 1,
         expert_parallel=engine.enable_expert_parallel,
     )
@@ -178,7 +199,7 @@ def _worker(
     scenario: Scenario, group: _Group, name: str, index: int, records: Recorder, hooks: Hooks, check: bool
 ) -> Worker:
     overheads = group.spec.timing.added()
-    return Worker(
+    worker = Worker(
         name=name,
         index=index,
         group=group.spec.name,
@@ -201,6 +222,9 @@ def _worker(
         warm_up_ns=round(1e3 * overheads.first_step_us) if overheads is not None else 0,
         request_ns=round(1e3 * overheads.request_us) if overheads is not None else 0,
     )
+    if isinstance(group.timing, Pipeline):
+        Stages.of(worker, group.timing, group.spec.engine.pipeline_parallel_size)
+    return worker
 
 
 def _policy(ref: str | PolicyRef, kind: str, path: str) -> PolicySource:
