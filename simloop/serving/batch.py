@@ -24,6 +24,7 @@ class Batch:
 
     Attributes:
         worker: Whose iteration it is.
+        cohort: The requests that decode in it, if any do.
         prefills: ``(request, tokens)`` for each prompt chunk.
         chunks: ``(new tokens, tokens already stored)`` for each prompt chunk of more than one token.
         num_tokens: New tokens of all requests.
@@ -33,10 +34,10 @@ class Batch:
         decodes: Whether the decoding requests take part.
         spent: Whether it has been run, or runs.
         stored: Whether its prompts' tokens count as stored before it ends.
-        cohort: The requests that decode in it, if any do.
     """
 
     worker: Worker
+    cohort: Cohort
     prefills: list[tuple[Request, int]] = attrs.Factory(list)
     chunks: list[tuple[int, int]] = attrs.Factory(list)
     num_tokens: int = 0
@@ -46,7 +47,6 @@ class Batch:
     decodes: bool = False
     spent: bool = False
     stored: bool = False
-    cohort: Cohort = attrs.field(default=attrs.Factory(lambda self: self.worker.decoding, takes_self=True))
     _padded_to: int | None = None
     _single_contexts: list[int] | None = None
 

@@ -166,7 +166,7 @@ class Worker:
             if self.inbox:
                 self._read_inbox()
             if batch is None:
-                batch = Batch(self)
+                batch = self.batch()
             if batch.worker is not self or batch.spent:
                 batch.refuse(self)
             batch.spent = True
@@ -351,7 +351,7 @@ class Worker:
 
     def batch(self) -> Batch:
         """Return an empty batch to fill."""
-        return Batch(self)
+        return Batch(self, self.decoding)
 
     def admit(self, request: Request, *, reserve_tokens: int = 0) -> None:
         """Move a request from the queue to the running ones.
