@@ -8,7 +8,16 @@ from typing import TypeVar
 import attrs
 
 from simloop.errors import InputError
-from simloop.hardware import Device, MemoryPlan, Pipeline, Roofline, TimingModel, load_device, memory_plan
+from simloop.hardware import (
+    Device,
+    MemoryPlan,
+    Pipeline,
+    Roofline,
+    TimingModel,
+    load_device,
+    memory_plan,
+    serving_dtype,
+)
 from simloop.hardware.profile import KernelTiming, ProfileTiming
 from simloop.model import Experts, Model, Plan, load_model
 from simloop.network import Fabric, switch
@@ -137,19 +146,32 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
 
 def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> TimingModel:
     """Return what prices the iterations of a group."""
+    if plan.pipeline_parallel == 1:
+        return _stage_timing(spec, model, device, plan, None)
+    if spec.timing.model == "profile":
+        raise InputError(
+            "found 'profile', expected 'kernels' or 'roofline': profiles are of whole models, not of stages",
+            path="model",
+        )
+    served = model.with_dtype(serving_dtype(model, device, spec.engine.dtype))
+    return Pipeline(served, device, plan, lambda stage: _stage_timing(spec, model, device, plan, stage))
+
+
+def _stage_timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, stage: int | None) -> TimingModel:
+    """Return what prices one pipeline stage; without a number, the whole model."""
     timing, engine, overheads = spec.timing, spec.engine, spec.timing.added()
-    if plan.pipeline_parallel > 1:
-        if timing.model != "roofline":
-            raise InputError(
-                f"found {timing.model!r}, expected 'roofline': measured layers are of whole models, not of stages",
-                path="model",
-            )
-        return Pipeline(model, device, plan, dtype=engine.dtype, kv_cache_dtype=engine.kv_cache_dtype)
     if timing.model == "roofline":
-        return Roofline(model, device, dtype=engine.dtype, plan=plan, kv_cache_dtype=engine.kv_cache_dtype)
+        return Roofline(model, device, dtype=engine.dtype, plan=plan, stage=stage, kv_cache_dtype=engine.kv_cache_dtype)
     if timing.model == "kernels":
         return KernelTiming(
-            timing.path or "", model, device, dtype=engine.dtype, plan=plan, overheads=overheads, strict=timing.strict
+            timing.path or "",
+            model,
+            device,
+            dtype=engine.dtype,
+            plan=plan,
+            stage=stage,
+            overheads=overheads,
+            strict=timing.strict,
         )
     return ProfileTiming(
         timing.path or "",
