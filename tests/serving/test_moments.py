@@ -143,7 +143,7 @@ def test_after_a_preemption_a_request_is_resumed_and_not_admitted_again() -> Non
 def test_who_sits_out_is_paused_once_however_often_the_scheduler_thinks_about_it(outs: list[set[int]]) -> None:
     """Like vLLM's, this policy resumes everybody before each step, and then lets some of them sit out again."""
     cluster, steps, left = make_cluster(), [set[int]()], iter(outs)
-    told = listen(cluster)
+    told, orca = listen(cluster), load_policy("orca", "schedule").make()
 
     async def choosy(worker: Worker) -> Batch | None:
         for request in list(worker.paused):
@@ -153,7 +153,8 @@ def test_who_sits_out_is_paused_once_however_often_the_scheduler_thinks_about_it
         for request in sitting if len(sitting) < len(worker.running) else []:
             worker.pause(request)
         steps.append({request.id for request in worker.paused})
-        return await load_policy("orca", "schedule").make()(worker)
+        batch: Batch = await orca(worker)
+        return batch
 
     cluster.workers[0].schedule = choosy
     serve(cluster, [(0, 3, 30)] * 3)
@@ -207,7 +208,8 @@ def test_routed_names_the_worker_and_may_hold_the_request_up() -> None:
 def test_a_hook_in_the_background_delays_nobody_and_is_waited_for() -> None:
     ends: dict[bool, Any] = {}
     for background in (False, True):
-        cluster, done = make_cluster(), []
+        cluster = make_cluster()
+        done: list[int] = []
 
         async def slow(moment: Moment, done: list[int] = done) -> None:
             await simloop.sleep(1)
