@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 import attrs
@@ -14,9 +14,7 @@ from simloop.model import Model
 
 __all__ = ["Place", "find_operators"]
 
-_PATTERN = re.compile(
-    r"(?P<layers>layers(?:\.(?P<number>[^.\[\]]+)|\[(?P<slice>[-\d:\s]*)\]))?(?P<dot>\.)?(?P<name>.*)"
-)
+_PATTERN = re.compile(r"(?P<layers>layers(?:\.(?P<number>[^.\[\]]+)|\[(?P<slice>[^\]]*)\]))?(?P<dot>\.)?(?P<name>.*)")
 
 
 @attrs.frozen
@@ -52,13 +50,14 @@ def find_operators(pattern: str, calls: Sequence[OperatorCall], model: Model) ->
     match = _PATTERN.fullmatch(pattern)
     if match is None or bool(match["layers"] and match["name"]) != bool(match["dot"]):
         raise _none(pattern, calls, model.name)
+    layers: set[int] = set()
     if not match["layers"]:
         found = [place for place in _places(calls) if place.layer is None and fnmatchcase(place.path, match["name"])]
     else:
-        layers = _layers(match, pattern, model)
+        layers = _layers(match, pattern, calls, model)
         found = [place for place in _chosen(calls, match["name"]) if place.layer in layers]
     if not found:
-        raise _none(pattern, calls, model.name)
+        raise _none(pattern, calls, model.name, layers)
     return found
 
 
@@ -78,13 +77,15 @@ def _chosen(calls: Sequence[OperatorCall], name: str) -> Iterator[Place]:
         yield Place(f"layers.{layer}", layer, mine[0].first, mine[-1].last)
 
 
-def _layers(match: re.Match[str], pattern: str, model: Model) -> set[int]:
+def _layers(match: re.Match[str], pattern: str, calls: Sequence[OperatorCall], model: Model) -> set[int]:
     """Return the numbers of the decoder blocks that the first part of a pattern means."""
     numbers, number, part = range(model.num_layers), match["number"], match["slice"]
     if number is not None:
         found = {layer for layer in numbers if fnmatchcase(str(layer), number)}
     else:
         found = _sliced(numbers, part.split(":"), pattern)
+    if not found and match["name"] == "" and number is not None and number.isidentifier():
+        raise _none(pattern, calls, model.name)
     if not found:
         raise InputError(f"{pattern!r} fits no layer: {model.name} has layers 0 to {model.num_layers - 1}")
     return found
@@ -95,23 +96,25 @@ def _sliced(numbers: range, parts: list[str], pattern: str) -> set[int]:
         bounds = [int(part) if part.strip() else None for part in parts]
         if len(bounds) > 1:
             return set(numbers[slice(*bounds)])
-        return {numbers[bounds[0]]} if bounds[0] is not None and -len(numbers) <= bounds[0] < len(numbers) else set()
+        layer = int(parts[0])
+        return {numbers[layer]} if -len(numbers) <= layer < len(numbers) else set()
     except (ValueError, TypeError) as error:
         raise InputError(
-            f"found {pattern!r}, expected a number or a slice as in layers[0], layers[-1], layers[::4]"
+            f"found {pattern!r}, expected a layer or a slice as in layers[0], layers[-1], layers[::4]"
         ) from error
 
 
-def _none(pattern: str, calls: Sequence[OperatorCall], model: str) -> InputError:
-    tops = [call.path for call in calls if call.layer is None]
-    inner = list(dict.fromkeys(call.path.rpartition(".")[2] for call in calls if call.layer is not None))
+def _none(pattern: str, calls: Sequence[OperatorCall], model: str, layers: Container[int | None] = ()) -> InputError:
+    """Say what there is instead: in the layers that the pattern names, if it names some, or in all of them."""
     match = _PATTERN.fullmatch(pattern)
-    if match is not None and match["layers"] and match["dot"] and did_you_mean(match["name"], inner):
-        near = did_you_mean(pattern, [f"{match['layers']}.{name}" for name in inner])
+    where = match["layers"] if match is not None and layers else "layers.*"
+    inside = [call for call in calls if call.layer is not None and (call.layer in layers or not layers)]
+    names = list(dict.fromkeys(call.path.rpartition(".")[2] for call in inside))
+    tops = [call.path for call in calls if call.layer is None]
+    if match is not None and match["layers"] and match["name"]:
+        near = did_you_mean(match["name"], names)
     else:
-        near = did_you_mean(pattern, [*tops, *(f"layers.*.{name}" for name in inner)])
-        if not near and did_you_mean(pattern, inner):
-            near = did_you_mean(f"layers.*.{pattern}", [f"layers.*.{name}" for name in inner])
+        near = did_you_mean(pattern, [*tops, *(f"{where}.{name}" for name in names)])
     return InputError(
-        f"{pattern!r} fits no operator of {model}{near} (there are: {', '.join(tops)}; in layers.*: {', '.join(inner)})"
+        f"{pattern!r} fits no operator of {model}{near} (there are: {', '.join(tops)}; in {where}: {', '.join(names)})"
     )
