@@ -12,6 +12,8 @@ from simloop.cli.console import WIDTH, stdout
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from simloop.model import Model
+
 __all__ = ["devices", "models", "policies", "workloads"]
 
 
@@ -126,7 +128,26 @@ def _model_facts(name: str) -> Iterable[Sequence[str]]:
     for size in sizes:
         yield size, f"{getattr(model, size):,}"
     yield "tie_word_embeddings", _text(model.tie_word_embeddings)
+    yield from _operator_paths(model)
     yield "source", model.source
+
+
+def _operator_paths(model: Model) -> Iterable[Sequence[str]]:
+    """Yield the operators by what breakpoints call them, in order of execution; layers that are alike together."""
+    yield "operators", ", ".join(operator.name for operator in model.prologue)
+    for kind, block in enumerate(model.blocks):
+        layers = [layer for layer, found in enumerate(model.layers) if found == kind]
+        names = ", ".join(operator.name for operator in block)
+        yield "layers.*" if len(layers) == model.num_layers else f"layers {_ranges(layers)}", names
+    yield "operators", ", ".join(operator.name for operator in model.epilogue)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Say ``0-2, 5`` for 0, 1, 2, 5; every n-th as ``0, 2, 4, ...``."""
+    starts = [number for number in numbers if number - 1 not in numbers]
+    ends = [number for number in numbers if number + 1 not in numbers]
+    spans = [str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)]
+    return ", ".join(spans if len(spans) <= 4 else [*spans[:3], "..."])
 
 
 def policies(name: Annotated[str | None, typer.Argument(help="A policy to describe.")] = None) -> None:

@@ -8,7 +8,8 @@ from simloop.hardware.memory import MemoryPlan, memory_plan
 from simloop.hardware.pipeline import Pipeline
 from simloop.hardware.prices import Cost, Prices
 from simloop.hardware.roofline import Roofline, serving_dtype
-from simloop.hardware.timing import IterationShape, OperatorTime, Shape, TimingModel
+from simloop.hardware.timeline import OperatorCall, Timeline
+from simloop.hardware.timing import IterationShape, OperatorTime, OperatorTiming, Shape, TimingModel
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -18,12 +19,15 @@ __all__ = [
     "Interconnect",
     "IterationShape",
     "MemoryPlan",
+    "OperatorCall",
     "OperatorTime",
+    "OperatorTiming",
     "PeakIdentity",
     "Pipeline",
     "Prices",
     "Roofline",
     "Shape",
+    "Timeline",
     "TimingModel",
     "device_names",
     "load_device",

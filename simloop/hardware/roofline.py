@@ -11,7 +11,18 @@ from simloop.errors import InputError
 from simloop.hardware.device import Device
 from simloop.hardware.prices import Cost, Prices
 from simloop.hardware.timing import IterationShape, OperatorTime
-from simloop.model import Attention, Balanced, Collective, LatentAttention, Model, Plan, Routing, Stage, shard
+from simloop.model import (
+    Attention,
+    Balanced,
+    Collective,
+    LatentAttention,
+    Model,
+    Operator,
+    Plan,
+    Routing,
+    Stage,
+    shard,
+)
 
 __all__ = ["LARGEST_GRAPH", "Roofline", "serving_dtype"]
 
@@ -154,6 +165,16 @@ class Roofline:
             waiting = max(0.0, self._launching_ns - kernels)
             return [*lines.values(), OperatorTime("launch", self._kernels, waiting, "overhead")]
         return [*lines.values(), OperatorTime("launch", 1, self._launch_ns, "overhead")]
+
+    def operator_ns(self, operator: Operator, shape: IterationShape) -> float:
+        """Return the time of one call of an operator, nanoseconds."""
+        if isinstance(operator, Attention | LatentAttention):
+            ns = self._prices.prefill(operator, shape.chunks).total if shape.chunks else 0.0
+            if shape.num_decodes:
+                ns += self._prices.decode(operator, shape.num_decodes, shape.decode_context).total
+            return ns
+        rows = shape.num_sequences if operator.per == "sequence" else shape.num_tokens
+        return self._prices.row(operator, rows).total if rows else 0.0
 
     def _chosen(self, stage: int | None) -> Stage:
         stages = shard(self.model, self.plan)

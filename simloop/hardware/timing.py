@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 
-__all__ = ["IterationShape", "OperatorTime", "Shape", "TimingModel"]
+from simloop.model import Operator, Stage
+
+__all__ = ["IterationShape", "OperatorTime", "OperatorTiming", "Shape", "TimingModel"]
 
 
 class IterationShape(Protocol):
@@ -91,4 +93,22 @@ class TimingModel(Protocol):
 
     def iteration_ns(self, shape: IterationShape) -> int:
         """Return the duration of one iteration, nanoseconds."""
+        ...
+
+
+@runtime_checkable
+class OperatorTiming(TimingModel, Protocol):
+    """A timing model that can also say how an iteration is made up: breakpoints at operators need one.
+
+    What :meth:`iteration_ns` has beyond the sum of the operators is the host's, and passes before the first of them.
+
+    Attributes:
+        stage: The operators, in order of execution.
+    """
+
+    @property
+    def stage(self) -> Stage: ...  # noqa: D102
+
+    def operator_ns(self, operator: Operator, shape: IterationShape) -> float:
+        """Return the time of one call of an operator of :attr:`stage`, nanoseconds; 0 if it costs nothing here."""
         ...

@@ -27,6 +27,8 @@ class Stage:
     Attributes:
         index: Which stage.
         operators: Every operator with how often it runs; layers that are alike together, in order otherwise.
+        order: What runs one after another: the operators of each layer with its number in the model, and what runs
+            before the first and after the last layer with ``None``.
         send_elements: Elements that a token takes to the next stage, before they are divided over tensor-parallel
             ranks: the hidden state and the residual; 0 after the last stage.
         tensor_parallel: Ranks that share every layer.
@@ -34,6 +36,7 @@ class Stage:
 
     index: int
     operators: tuple[tuple[Operator, int], ...]
+    order: tuple[tuple[int | None, Block], ...]
     send_elements: int = 0
     tensor_parallel: int = 1
 
@@ -53,6 +56,12 @@ class Stage:
             if isinstance(operator, Attention | LatentAttention):
                 found[operator] = found.get(operator, 0) + calls
         yield from found.items()
+
+    def walk(self) -> Iterator[tuple[str, int | None, Operator]]:
+        """Yield every call of an operator in order of execution: its path (``layers.3.o_proj``), its layer, itself."""
+        for layer, block in self.order:
+            prefix = "" if layer is None else f"layers.{layer}."
+            yield from ((f"{prefix}{operator.name}", layer, operator) for operator in block)
 
 
 def shard(model: Model, plan: Plan) -> tuple[Stage, ...]:
@@ -77,17 +86,19 @@ class _Cut:
     def stage(self, index: int, blocks: list[Block], span: range, stages: int) -> Stage:
         """Return one rank of a stage that runs the layers of ``span``."""
         kinds = [self.model.layers[layer] for layer in span]
-        found: list[tuple[Operator, int]] = []
-        if index == 0:
-            found += [(operator, 1) for operator in self.block(self.model.prologue)]
+        last = index == stages - 1
+        prologue = self.block(self.model.prologue) if index == 0 else ()
+        epilogue = self.block(self.model.epilogue) if last else ()
+        if stages > 1:
+            epilogue = tuple(_untied(operator) for operator in epilogue)
+        found = [(operator, 1) for operator in prologue]
         for kind in sorted(set(kinds)):
             found += [(operator, kinds.count(kind)) for operator in blocks[kind]]
-        last = index == stages - 1
-        if last:
-            epilogue = self.block(self.model.epilogue)
-            found += [(_untied(operator) if stages > 1 else operator, 1) for operator in epilogue]
+        found += [(operator, 1) for operator in epilogue]
+        layers = [(layer, blocks[kind]) for layer, kind in zip(span, kinds, strict=True)]
         sent = 0 if last else 2 * self.model.hidden_size
-        return Stage(index, tuple(found), sent, self.plan.tensor_parallel)
+        order = ((None, prologue), *layers, (None, epilogue))
+        return Stage(index, tuple(found), order, sent, self.plan.tensor_parallel)
 
     def block(self, block: Block) -> Block:
         """Return one rank's operators of a block, with its collectives."""

@@ -22,7 +22,7 @@ from simloop.hardware.profile import KernelTiming, ProfileTiming
 from simloop.model import Experts, Model, Plan, load_model
 from simloop.network import Fabric, switch
 from simloop.scenario.engines import check_engine
-from simloop.scenario.structs import Network, PolicyRef, Scenario, WorkerGroup
+from simloop.scenario.structs import HookRef, Network, PolicyRef, Scenario, WorkerGroup
 from simloop.serving import (
     Cluster,
     Engine,
@@ -81,7 +81,7 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
                 lockstep.append(Lockstep(ranks))
     control = scenario.policies.control
     controller = None if control is None else _policy(control, "control", "policies.control")
-    return Cluster(
+    cluster = Cluster(
         workers,
         _located(route.make, "policies.route"),
         records,
@@ -92,6 +92,9 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
         route_name=route.name,
         control_name="control" if controller is None else controller.name,
     )
+    for number, ref in enumerate(scenario.hooks):
+        _hook(cluster, ref, f"hooks[{number}]")
+    return cluster
 
 
 def memory_plans(scenario: Scenario) -> dict[str, MemoryPlan]:
@@ -247,6 +250,20 @@ def _worker(
     if isinstance(group.timing, Pipeline):
         Stages.of(worker, group.timing, group.spec.engine.pipeline_parallel_size)
     return worker
+
+
+def _hook(cluster: Cluster, ref: HookRef, path: str) -> None:
+    """Register a breakpoint."""
+    source = _located(lambda: load_policy(ref.call, "hook", params=ref.params), f"{path}.call")
+    call = _located(source.make, path)
+    if ref.at is not None:
+        cluster.hook(ref.at, call, background=ref.background, name=ref.call)
+    elif ref.before is not None:
+        pattern = ref.before
+        _located(lambda: cluster.before(pattern, call, background=ref.background, name=ref.call), f"{path}.before")
+    elif ref.after is not None:
+        pattern = ref.after
+        _located(lambda: cluster.after(pattern, call, background=ref.background, name=ref.call), f"{path}.after")
 
 
 def _policy(ref: str | PolicyRef, kind: str, path: str) -> PolicySource:

@@ -99,6 +99,9 @@ def _anchor_files(data: dict[str, Any], base: Path) -> None:
         _anchor(group.get("timing") if isinstance(group, dict) else None, "path", base)
     for key in ("route", "schedule", "control"):
         _anchor_policy(data.get("policies"), key, base)
+    hooks = data.get("hooks")
+    for hook in hooks if isinstance(hooks, list) else []:
+        _anchor(hook, "call", base)
     workload = data.get("workload")
     for part in workload.values() if isinstance(workload, dict) else ():
         _anchor(part, "path", base)

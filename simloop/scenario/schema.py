@@ -77,6 +77,7 @@ def _add_examples(definitions: dict[str, Any]) -> None:
         ("Policies", "route"): policy_names("route"),
         ("Policies", "schedule"): policy_names("schedule"),
         ("Policies", "control"): policy_names("control"),
+        ("HookRef", "call"): policy_names("hook"),
     }
     for (struct, key), names in examples.items():
         definitions[struct]["properties"][key]["examples"] = names

@@ -9,10 +9,10 @@ from msgspec import Meta
 
 from simloop.hardware.profile import VLLM_0_15, VLLM_0_19, Overheads, RingLink
 from simloop.metrics import SLO
-from simloop.serving import Engine
+from simloop.serving import Engine, MomentName
 from simloop.workload import WorkloadSpec
 
-__all__ = ["Network", "Policies", "PolicyRef", "Scenario", "Timing", "WorkerGroup"]
+__all__ = ["HookRef", "Network", "Policies", "PolicyRef", "Scenario", "Timing", "WorkerGroup"]
 
 _Name = Annotated[str, Meta(min_length=1)]
 _Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
@@ -44,6 +44,33 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     route: _Name | PolicyRef = "least_loaded"
     schedule: _Name | PolicyRef = "vllm"
     control: _Name | PolicyRef | None = None
+
+
+class HookRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A breakpoint: what is called, and when. Give one of ``at``, ``before`` and ``after``.
+
+    Attributes:
+        at: A moment of a request's life.
+        before: Operators of the model that are about to begin: ``lm_head``, ``layers.*.o_proj``, ``layers[::4]``
+            (``simloop models NAME`` lists them).
+        after: Operators of the model that have just ended.
+        call: The hook: a bundled name, ``file.py:function``, ``package.module:function``, or an entry point in the
+            group ``simloop.policies``.
+        background: Whether what it is called from goes on meanwhile; else that waits until the hook returns.
+        params: Keyword arguments of the hook, by name.
+    """
+
+    at: MomentName | None = None
+    before: _Name | None = None
+    after: _Name | None = None
+    call: _Name
+    background: bool = False
+    params: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("at", "before", "after") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"found {' and '.join(given) or 'none'} of at, before and after, expected one")
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,6 +154,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         workers: The groups of workers.
         network: What links the workers, for policies that send KV; nothing does if not given.
         policies: Who decides what.
+        hooks: Breakpoints: what is called at moments of a request's life and at operators of the model.
         workload: The requests: when they arrive and how long they are.
         slo: The limits that a request must keep to count as good; none if not given.
         seed: Everything random follows from it.
@@ -138,6 +166,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     workers: Annotated[list[WorkerGroup], Meta(min_length=1)]
     network: Network | None = None
     policies: Policies = Policies()
+    hooks: list[HookRef] = []
     workload: WorkloadSpec
     slo: SLO | None = None
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0

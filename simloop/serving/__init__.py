@@ -5,7 +5,7 @@ from simloop.serving.cluster import Cluster, ControlPolicy, RoutePolicy
 from simloop.serving.cohort import Cohort
 from simloop.serving.engine import Engine
 from simloop.serving.generation import Generation, Token
-from simloop.serving.hooks import MOMENTS, Hook, Hooks, Moment
+from simloop.serving.hooks import MOMENTS, Hook, Hooks, Moment, MomentName, OperatorHook, OperatorMoment
 from simloop.serving.kv import KVBlocks
 from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import PolicyInfo, PolicySource, load_policy, policy_info, policy_names
@@ -27,6 +27,9 @@ __all__ = [
     "KVBlocks",
     "Lockstep",
     "Moment",
+    "MomentName",
+    "OperatorHook",
+    "OperatorMoment",
     "Phase",
     "PolicyInfo",
     "PolicySource",

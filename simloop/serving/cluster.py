@@ -15,12 +15,13 @@ from simloop.errors import InputError, PolicyError, SimulationError
 from simloop.network import Fabric
 from simloop.serving.cohort import Cohort
 from simloop.serving.generation import Generation
-from simloop.serving.hooks import Hook, Hooks, Moment
+from simloop.serving.hooks import Hook, Hooks, Listener, Moment, OperatorHook
 from simloop.serving.loads import LoadIndex
 from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import never_suspends, where_raised
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status
+from simloop.serving.walk import Walk
 from simloop.serving.worker import Worker
 from simloop.workload import Arrival
 
@@ -28,6 +29,8 @@ __all__ = ["Cluster", "ControlPolicy", "RoutePolicy"]
 
 RoutePolicy = Callable[[Request, "Cluster"], Awaitable[Worker]]
 ControlPolicy = Callable[["Cluster"], Awaitable[None]]
+
+_ROUTING_MOMENTS = ("arrival", "handed_back", "routed", "rejected")
 
 
 @attrs.define(eq=False, repr=False)
@@ -73,6 +76,7 @@ class Cluster:
     def __attrs_post_init__(self) -> None:
         self._inline = never_suspends(self.route)
         self.hooks.on_told = self._drained.set
+        self.hooks.cluster = self
         self._mine = frozenset(self.workers)
         for worker in self.workers:
             worker.on_end = self._ended
@@ -137,9 +141,56 @@ class Cluster:
 
     # -- what users call ---------------------------------------------------------------------------------------
 
-    def hook(self, moment: str, hook: Hook) -> None:
-        """Call an async function at every ``moment``: see :data:`simloop.serving.MOMENTS`."""
-        self.hooks.add(moment, hook)
+    def hook(self, moment: str, hook: Hook, *, background: bool = False, name: str | None = None) -> None:
+        """Call an async function at every ``moment``: see :data:`simloop.serving.MOMENTS`.
+
+        Args:
+            moment: The moment's name.
+            hook: What to call, with a :class:`simloop.serving.Moment`.
+            background: Whether what it was called from goes on meanwhile; else that waits until it returns.
+            name: What messages call it; the function's own name if not given.
+
+        Raises:
+            InputError: There is no such moment, or the hook is not async.
+        """
+        self.hooks.add(moment, Listener.of(hook, background, name))
+
+    def before(self, operators: str, hook: OperatorHook, *, background: bool = False, name: str | None = None) -> None:
+        """Call an async function when operators of the model are about to begin.
+
+        Args:
+            operators: Their path, with ``*`` and slices of layers: ``lm_head``, ``layers.*.o_proj``, ``layers[::4]``.
+            hook: What to call, with a :class:`simloop.serving.OperatorMoment`.
+            background: Whether the iteration goes on meanwhile; else it waits, and lasts so much longer.
+            name: What messages call it; the function's own name if not given.
+
+        Raises:
+            InputError: No worker has such an operator, a timing model does not know its operators, or the hook is not
+                async.
+        """
+        self._hook_operators("before", operators, Listener.of(hook, background, name))
+
+    def after(self, operators: str, hook: OperatorHook, *, background: bool = False, name: str | None = None) -> None:
+        """Call an async function when operators of the model have just ended; as :meth:`before` otherwise."""
+        self._hook_operators("after", operators, Listener.of(hook, background, name))
+
+    def _hook_operators(self, when: str, operators: str, listener: Listener) -> None:
+        """Have a walk for each timing model that has such operators, and give it to its workers."""
+        refused: list[InputError] = []
+        walks: dict[int, Walk | None] = {}
+        for worker in self.workers:
+            key = id(worker.timing)
+            if key not in walks:
+                walks[key] = worker.walk
+                try:
+                    walk = worker.walk or Walk(worker.timing, self.hooks)
+                    walk.add(when, operators, listener, worker.model)
+                    walks[key] = walk
+                except InputError as error:
+                    refused.append(error)
+            worker.walk = walks[key]
+        if len(refused) == len(walks):
+            raise refused[0]
 
     def submit(self, arrival: Arrival) -> Request:
         """Let a request arrive now; it is routed, queued and served while the caller goes on.
@@ -214,6 +265,7 @@ class Cluster:
         self._entered = True
         self._group = group = asyncio.TaskGroup()
         await group.__aenter__()
+        self.hooks.run_in(group)
         add_note(self.describe)
         together = {rank for engine in self.lockstep for rank in engine.ranks}
         engines: list[Lockstep | Worker] = [*self.lockstep]
@@ -230,7 +282,7 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         group, self._group = self._group, None
-        for service in [*self._services, *self._routing.values()]:
+        for service in [*self._services, *self._routing.values(), *self.hooks.tasks]:
             service.cancel()
         self._services.clear()
         try:
@@ -250,16 +302,21 @@ class Cluster:
             lines.append(f"and {len(busy) - 20} more workers with requests")
         if self._routing:
             lines.append(f"{len(self._routing)} requests are being routed by {self.route_name}")
+        hooked = self.hooks.describe()
+        lines += hooked[:20]
+        if len(hooked) > 20:
+            lines.append(f"and {len(hooked) - 20} more hooks that have not returned")
         return "\n".join(lines)
 
     # -- the way of a request ----------------------------------------------------------------------------------
 
     def _start(self, request: Request) -> None:
         hooked = self.hooks.by_moment
-        if self._inline and not (hooked["arrival"] or hooked["routed"] or hooked["rejected"]):
+        if self._inline and not any(hooked[moment] for moment in _ROUTING_MOMENTS):
             try:
                 self.route(request, self).__await__().send(None)
             except StopIteration as done:
+                self._check_mine(request, done.value)
                 self._place(request, done.value)
             except Exception as error:
                 self._give_up(request, "routing failed")
@@ -269,24 +326,27 @@ class Cluster:
             self._routing[request] = task
 
     async def _dispatch(self, request: Request) -> None:
-        if request.worker is None:
-            await self._fire("arrival", request)
+        await self._fire("arrival" if request.worker is None else "handed_back", request)
         try:
             worker = await self.route(request, self)
         except Exception as error:
             raise self._route_error(request, error) from error
+        self._check_mine(request, worker)
+        if request not in self._cancelled and worker.refusal(request) is None:
+            await self._fire("routed", request, worker)
         del self._routing[request]
-        placed = self._place(request, worker)
-        moment = "routed" if placed else "rejected" if request.status is Status.REJECTED else "failed"
-        await self._fire(moment, request)
+        if not self._place(request, worker):
+            await self._fire("rejected" if request.status is Status.REJECTED else "failed", request)
 
-    def _place(self, request: Request, worker: Any) -> bool:
+    def _check_mine(self, request: Request, worker: Any) -> None:
         if not (isinstance(worker, Worker) and worker in self._mine):
             self._give_up(request, "routing failed")
             raise PolicyError(
                 f"routing policy {self.route_name} returned {worker!r} for request {request.id}, "
                 "not a worker of this cluster"
             )
+
+    def _place(self, request: Request, worker: Worker) -> bool:
         source, cancelled = request.worker, self._cancelled.pop(request, None)
         reason = cancelled or worker.refusal(request)
         if source is worker and reason is None:
@@ -322,10 +382,10 @@ class Cluster:
         if self.on_end is not None:
             self.on_end()
 
-    async def _fire(self, name: str, request: Request) -> None:
+    async def _fire(self, name: str, request: Request, worker: Worker | None = None) -> None:
         if self.hooks.by_moment[name]:
             self.hooks.pending += 1
-            await self.hooks.fire(Moment(name, request, now_ns()))
+            await self.hooks.fire(Moment(name, request, worker or request.worker, self, now_ns()))
 
     async def _run_control(self) -> None:
         if self.control is None:

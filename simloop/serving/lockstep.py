@@ -75,7 +75,11 @@ class Lockstep:
             batch.num_tokens = most
             durations.append(rank.timing.iteration_ns(batch) + rank.warm_up_ns)
             rank.warm_up_ns = 0
-        await sleep_until_ns(start_ns + max(durations))
+        longest, walk = max(durations), self.ranks[0].walk
+        if walk is None:
+            await sleep_until_ns(start_ns + longest)
+        else:
+            await walk.run(batches, batches[durations.index(longest)], longest)
         for rank in self.ranks:
             rank.executing = False
         for rank, batch, worked in zip(self.ranks, batches, working, strict=True):

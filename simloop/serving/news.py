@@ -30,8 +30,22 @@ class News:
     def add(self, moment: str, request: Request, time_ns: int | None = None) -> None:
         """Note a moment, if a hook wants to know of it."""
         if self.hooks.by_moment[moment]:
-            self.moments.append(Moment(moment, request, now_ns() if time_ns is None else time_ns))
-            self.hooks.pending += 1
+            self._note(moment, request, now_ns() if time_ns is None else time_ns)
+
+    def add_turn(self, moment: str, undoes: str, request: Request) -> None:
+        """Note that a request was paused or resumed; both within one scheduling decision never happened."""
+        if not (self.hooks.by_moment[moment] or self.hooks.by_moment[undoes]):
+            return
+        for index, told in enumerate(self.moments):
+            if told.request is request and told.name == undoes:
+                del self.moments[index]
+                self.hooks.pending -= 1
+                return
+        self._note(moment, request, now_ns())
+
+    def _note(self, moment: str, request: Request, time_ns: int) -> None:
+        self.moments.append(Moment(moment, request, request.worker, self.hooks.cluster, time_ns))
+        self.hooks.pending += 1
 
     def add_token(self, request: Request, end_ns: int) -> None:
         """Note one request's token."""

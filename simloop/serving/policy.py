@@ -67,6 +67,11 @@ class PolicySource:
     params: Mapping[str, Any]
     ignores: tuple[str, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return _title(self.name, self.kind)
+
     def make(self) -> Callable[..., Any]:
         """Return an async callable; a fresh one, with fresh state, where the policy keeps state.
 
@@ -82,9 +87,9 @@ class PolicySource:
             raise InputError(error.message, file=error.file, path=place) from error
         except Exception as error:
             raised = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise InputError(f"policy {self.name!r} raised {raised}{where_raised(error)}") from error
+            raise InputError(f"{self.title} raised {raised}{where_raised(error)}") from error
         if not inspect.iscoroutinefunction(made) and not inspect.iscoroutinefunction(type(made).__call__):
-            raise InputError(f"policy {self.name!r} is not async: it must be an 'async def', or make one when called")
+            raise InputError(f"{self.title} is not async: it must be an 'async def', or make one when called")
         return made  # type: ignore[no-any-return]
 
 
@@ -154,14 +159,22 @@ def _is_installed(filename: str) -> bool:
 def _find(name: str, kind: str, base_dir: Path) -> Callable[..., Any]:
     place, _, attribute = name.rpartition(":") if ":" in name else (name, "", "")
     if place.endswith(".py"):
-        module = _load_file(_resolve(place, base_dir, name))
+        module = _load_file(_resolve(place, base_dir, _title(name, kind)))
     elif attribute:
-        module = _import(place, name)
+        module = _import(place, _title(name, kind))
     else:
         if name in _installed():
             return _installed()[name].load()  # type: ignore[no-any-return]
         module = _load_file(_bundled(name, kind))
     return _attribute(module, attribute or kind, name, kind)
+
+
+def _noun(kind: str) -> str:
+    return "hook" if kind == "hook" else f"{kind} policy"
+
+
+def _title(name: str, kind: str) -> str:
+    return f"{'hook' if kind == 'hook' else 'policy'} {name!r}"
 
 
 @functools.cache
@@ -173,23 +186,23 @@ def _bundled(name: str, kind: str) -> Path:
     if name in content_names("policies") and kind not in policy_info(name).kinds:
         kinds = " and ".join(policy_info(name).kinds)
         raise InputError(
-            f"policy {name!r} is for {kinds}, not for {kind} ({kind} policies: {', '.join(policy_names(kind))})"
+            f"{_title(name, 'policy')} is for {kinds}, not for {kind} (for {kind}: {', '.join(policy_names(kind))})"
         )
     if name not in content_names("policies"):
         names = policy_names(kind)
         bundled = f"bundled: {', '.join(names)}; " if names else ""
         raise InputError(
-            f"no {kind} policy is called {name!r}{did_you_mean(name, names)} "
+            f"no {_noun(kind)} is called {name!r}{did_you_mean(name, names)} "
             f"({bundled}your own: file.py:function or package.module:function)"
         )
     return find_content("policies", name)
 
 
-def _resolve(place: str, base_dir: Path, name: str) -> Path:
+def _resolve(place: str, base_dir: Path, title: str) -> Path:
     for path in (base_dir / place, Path(place)):
         if path.is_file():
             return path.resolve()
-    raise InputError(f"policy {name!r}: there is no file {str(base_dir / place)!r}")
+    raise InputError(f"{title}: there is no file {str(base_dir / place)!r}")
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -205,11 +218,11 @@ def _load_file(path: Path) -> ModuleType:
         raise InputError(f"could not be imported: {raised}", file=path) from error
 
 
-def _import(place: str, name: str) -> ModuleType:
+def _import(place: str, title: str) -> ModuleType:
     try:
         return importlib.import_module(place)
     except ImportError as error:
-        raise InputError(f"policy {name!r}: module {place!r} could not be imported: {error}") from error
+        raise InputError(f"{title}: module {place!r} could not be imported: {error}") from error
 
 
 def _attribute(module: ModuleType, attribute: str, name: str, kind: str) -> Callable[..., Any]:
@@ -218,7 +231,7 @@ def _attribute(module: ModuleType, attribute: str, name: str, kind: str) -> Call
         return target  # type: ignore[no-any-return]
     there = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
     raise InputError(
-        f"policy {name!r}: the module has no function {attribute!r}{did_you_mean(attribute, there)}; "
+        f"{_title(name, kind)}: the module has no function {attribute!r}{did_you_mean(attribute, there)}; "
         f"write 'async def {kind}(...)' in it, or name another one with a colon"
     )
 
@@ -237,8 +250,8 @@ def _check_signature(source: PolicySource) -> None:
     for param in params:
         if param not in known and not takes_any:
             has = f"it has {', '.join(known)}" if known else "it has none"
-            raise InputError(f"policy {source.name!r} has no parameter {param!r}{did_you_mean(param, known)} ({has})")
+            raise InputError(f"{source.title} has no parameter {param!r}{did_you_mean(param, known)} ({has})")
     try:
         signature.bind(*positional, **params)
     except TypeError as error:
-        raise InputError(f"policy {source.name!r} does not fit a {source.kind} policy: {error}") from error
+        raise InputError(f"{source.title} does not fit a {_noun(source.kind)}: {error}") from error

@@ -87,6 +87,7 @@ class Request:
     _computed: int = 0
     _blocks: int = 0
     _reserved: bool = False
+    _preempted: bool = False
     _joined: int = 0
     _segment_ns: int = -1
     _batch: Batch | None = None

@@ -23,6 +23,7 @@ from simloop.serving.news import News
 from simloop.serving.policy import where_raised
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status, urgency
+from simloop.serving.walk import Walk
 
 if TYPE_CHECKING:
     from simloop.serving.loads import LoadIndex
@@ -71,6 +72,7 @@ class Worker:
         request_ns: Time from a request's arrival to the queue: HTTP, tokeniser, message to the engine.
         busy_ns: Time spent in iterations.
         news: What has happened here and has not been told to hooks and clients.
+        walk: Takes iterations from operator to operator, where operators have hooks.
         wake: Set when something changes that a sleeping worker may want to know.
         busy: Whether an iteration is being scheduled or runs.
         executing: Whether an iteration runs.
@@ -117,6 +119,7 @@ class Worker:
     busy: bool = False
     executing: bool = False
     news: News = attrs.field(init=False)
+    walk: Walk | None = None
     _returned: list[Request] = attrs.Factory(list)
     _aborted: list[tuple[Request, str]] = attrs.Factory(list)
     _next_sample_ns: int = 0
@@ -141,7 +144,10 @@ class Worker:
                 continue
             start_ns = now_ns()
             self.executing = True
-            await sleep_until_ns(start_ns + self.timing.iteration_ns(batch) + self.warm_up_ns)
+            if self.walk is None:
+                await sleep_until_ns(start_ns + self.timing.iteration_ns(batch) + self.warm_up_ns)
+            else:
+                await self.walk.run([batch], batch, self.timing.iteration_ns(batch) + self.warm_up_ns)
             self.executing = False
             self.warm_up_ns = 0
             self.commit(batch, start_ns)
@@ -385,7 +391,8 @@ class Worker:
         self.prefilling[request] = None
         if request.scheduled_ns < 0:
             request.scheduled_ns = now_ns()
-        self.news.add("admitted", request)
+        self.news.add("resumed" if request._preempted else "admitted", request)
+        request._preempted = False
 
     def preempt(self, request: Request) -> None:
         """Take a running request's KV blocks; it goes to the front of the queue and will be computed again.
@@ -399,6 +406,7 @@ class Worker:
         request._reserved = False
         request.phase = Phase.WAITING
         request.preemptions += 1
+        request._preempted = True
         self.preemptions += 1
         if self.engine.scheduling_policy == "priority":
             self._queue(request)
@@ -420,6 +428,7 @@ class Worker:
         self._leave(request)
         request.phase = Phase.PAUSED
         self.paused[request] = None
+        self.news.add_turn("paused", "resumed", request)
 
     def resume(self, request: Request) -> None:
         """Let a paused request decode again.
@@ -432,6 +441,7 @@ class Worker:
             raise PolicyError(f"{request!r} was resumed on {self.name}, where it is not paused")
         del self.paused[request]
         self._join(request, self.decoding)
+        self.news.add_turn("resumed", "paused", request)
 
     def hand_back(self, request: Request) -> None:
         """Give a running request back to the cluster, which routes it again.
@@ -447,7 +457,6 @@ class Worker:
         self.leaving[request] = None
         for index in self.loads:
             index.changed(self)
-        self.news.add("handed_back", request)
         if self.on_hand_back is not None:
             self.on_hand_back(request)
 
@@ -468,6 +477,7 @@ class Worker:
         else:
             request.phase = Phase.PAUSED
             self._returned.append(request)
+        self.news.add("resumed", request)
         self.wake.set()
         for index in self.loads:
             index.changed(self)

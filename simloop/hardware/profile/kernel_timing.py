@@ -17,7 +17,7 @@ from simloop.hardware.profile.overheads import Overheads
 from simloop.hardware.profile.timing import MeasuredTime
 from simloop.hardware.roofline import serving_dtype
 from simloop.hardware.timing import IterationShape, OperatorTime
-from simloop.model import Attention, Balanced, LatentAttention, Model, Plan, Routing, shard
+from simloop.model import Attention, Balanced, LatentAttention, Model, Operator, Plan, Routing, shard
 
 __all__ = ["KernelTiming"]
 
@@ -114,6 +114,17 @@ class KernelTiming:
         ]
         waiting = self.iteration_ns(shape) - sum(line.ns for line in lines)
         return [*lines, MeasuredTime("host", 1, waiting, "overhead", "overheads of the engine")]
+
+    def operator_ns(self, operator: Operator, shape: IterationShape) -> float:
+        """Return the time of one call of an operator, nanoseconds."""
+        if isinstance(operator, Attention | LatentAttention):
+            ns = sum(self._prices.chunk(operator, new, cached).ns for new, cached in shape.chunks)
+            if shape.num_decodes:
+                ns += self._prices.decode(operator, shape.num_decodes, shape.decode_context).ns
+            return ns
+        by_token = operator.per == "token"
+        rows = self.overheads.padded(shape.num_tokens) if by_token else shape.num_sequences
+        return self._prices.row(operator, rows).ns if rows else 0.0
 
     def _costs(self, shape: IterationShape) -> Iterator[tuple[str, int, Price]]:
         for operator, calls in self.stage.operators:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import attrs
@@ -16,11 +17,23 @@ from simloop.hardware.profile.moe import expert_load
 from simloop.hardware.profile.overheads import Overheads
 from simloop.hardware.profile.reading import has_table
 from simloop.hardware.timing import IterationShape, OperatorTime
-from simloop.model import Experts, Model, Routing
+from simloop.model import (
+    Attention,
+    Collective,
+    Experts,
+    LatentAttention,
+    Model,
+    Operator,
+    Plan,
+    Routing,
+    Stage,
+    shard,
+)
 
 __all__ = ["MeasuredTime", "ProfileTiming"]
 
 _MEMO_SIZE = 1 << 16
+_MEASURED_AS = {"input_layernorm": "layernorm", "post_attention_layernorm": "layernorm"}
 
 
 @attrs.frozen
@@ -137,6 +150,30 @@ class ProfileTiming:
         lines.append(MeasuredTime("token ids", 2, host, "memory", f"{self._host or 0:g} GB/s host memory"))
         waiting = self.iteration_ns(shape) - sum(line.ns for line in lines)
         return [*lines, MeasuredTime("host", 1, waiting, "overhead", "overheads of the engine")]
+
+    @cached_property
+    def stage(self) -> Stage:
+        """The operators in order of execution, with the exchanges that ``tp`` and ``ep`` take."""
+        ranks, whole = max(1, self._ep // self._tp), self._ep > 1
+        return shard(self.model, Plan(tensor_parallel=self._tp, data_parallel=ranks, expert_parallel=whole))[0]
+
+    def operator_ns(self, operator: Operator, shape: IterationShape) -> float:
+        """Return the time of one call of an operator, nanoseconds; 0 where nothing was measured under its name."""
+        rows = self.overheads.padded(shape.num_tokens)
+        if isinstance(operator, Attention | LatentAttention):
+            busy = shape.chunks or shape.num_decodes
+            return (self._mixed_ns(shape) if shape.chunks else self._merged_ns(Mix.of(shape))) if busy else 0
+        if isinstance(operator, Experts):
+            return self._experts_ns(rows)
+        if isinstance(operator, Collective):
+            in_block = operator.kind == "all_reduce" and operator.name != "embedding_all_reduce"
+            return self._all_reduce_ns(rows) if in_block else 0
+        if operator.per == "sequence":
+            heads = self.bundle.per_sequence
+            known = shape.num_sequences and operator.name in heads
+            return self._layer_ns(heads[operator.name], "sequences", shape.num_sequences) if known else 0
+        curve = self.bundle.dense.get(_MEASURED_AS.get(operator.name, operator.name))
+        return 0 if curve is None else self._layer_ns(curve, "tokens", rows)
 
     # -- by tokens and sequences -------------------------------------------------------------------------------
 
