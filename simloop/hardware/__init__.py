@@ -9,6 +9,7 @@ from simloop.hardware.pipeline import Pipeline
 from simloop.hardware.prices import Cost, Prices
 from simloop.hardware.roofline import Roofline, serving_dtype
 from simloop.hardware.timing import IterationShape, OperatorTime, Shape, TimingModel
+from simloop.hardware.tokensim import TokenSim, tokensim_memory
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -25,8 +26,10 @@ __all__ = [
     "Roofline",
     "Shape",
     "TimingModel",
+    "TokenSim",
     "device_names",
     "load_device",
     "memory_plan",
     "serving_dtype",
+    "tokensim_memory",
 ]

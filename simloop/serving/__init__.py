@@ -11,6 +11,7 @@ from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import PolicyInfo, PolicySource, load_policy, policy_info, policy_names
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status, urgency
+from simloop.serving.swap import SwapSpace
 from simloop.serving.worker import SchedulePolicy, Worker
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "RoutePolicy",
     "SchedulePolicy",
     "Status",
+    "SwapSpace",
     "Token",
     "Worker",
     "load_policy",

@@ -1,0 +1,111 @@
+"""TokenSim's schedule "paged-attn", with its quirks, for results to compare with those of its public code.
+
+While nobody is swapped out, waiting prompts are read whole, in iterations of their own, if they leave the watermark of
+1 % of the KV blocks free; there is no token budget. Otherwise everybody decodes, each wanting a free block even if it
+needs none; where one lacks, who arrived last is swapped out. In an iteration without that, swapped requests come back,
+first out first in, if they leave a block for everybody. ``max_num_seqs`` is its ``max_parallem_sum``.
+
+Workers of the group ``prefill`` hand back whoever's prompt is read, for ``tokensim_pools`` to route on. There, they
+decode as soon as their blocks fit.
+
+Source: Wu et al., "TokenSim: Enabling Hardware and Software Exploration for Large Language Model Inference Systems",
+2025, and the behaviour of its public code.
+
+Parameters:
+    max_occupy_ratio: Admit new requests only while a smaller share of the KV blocks is held; not on prefill workers.
+    heap_order: Four or more that arrive within an iteration leave a heap of equals, out of order, as in its code.
+    prefill: Name of the group of workers that only read prompts.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+import attrs
+
+from simloop.serving import Batch, Phase, Request, Worker
+from simloop.serving.policy import check_number
+
+IGNORES = ("max_num_batched_tokens", "long_prefill_token_threshold", "scheduler_reserve_full_isl", "scheduling_policy")
+WATERMARK = 0.01
+
+
+class schedule:  # noqa: N801 - named after what it is, like the functions
+    """The scheduling policy of one worker; remembers who was at the end of its queue."""
+
+    def __init__(self, max_occupy_ratio: float = 1.0, heap_order: bool = False, prefill: str = "prefill") -> None:
+        self.ratio = check_number("max_occupy_ratio", max_occupy_ratio, least=0, most=1)
+        self.heap_order, self.prefill = heap_order, prefill
+        self.last: Request | None = None
+
+    async def __call__(self, worker: Worker) -> Batch:
+        """Return the next iteration of a worker."""
+        only_prompts = worker.group == self.prefill
+        if only_prompts:
+            for request in [request for request in worker.running if request.phase is Phase.DECODING]:
+                worker.hand_back(request)
+        batch = worker.batch()
+        if worker.waiting:
+            if self.heap_order and worker.waiting[-1] is not self.last:
+                leave_heap(worker, self.last)
+            if not worker.swapped:
+                read_prompts(worker, batch, 1.0 if only_prompts else self.ratio)
+            self.last = worker.waiting[-1] if worker.waiting else None
+        if not batch and (worker.decoding or worker.swapped or worker.waiting):
+            decode(worker, batch)
+        return batch
+
+
+def read_prompts(worker: Worker, batch: Batch, ratio: float) -> None:
+    """Admit waiting requests, first come, first served, until one does not fit."""
+    kv = worker.kv
+    while worker.waiting and len(worker.running) < worker.engine.max_num_seqs and kv.usage < ratio:
+        request = worker.waiting[0]
+        spare = int(WATERMARK * kv.total) if worker.running else 0  # a prompt larger than that would wait for ever
+        if request.computed or kv.blocks_for(request.to_prefill) > kv.free - spare:
+            break
+        worker.admit(request)
+        batch.add_prefill(request, request.to_prefill)
+
+
+def decode(worker: Worker, batch: Batch) -> None:
+    """Give everybody one token, and those who come back or come with their KV, too."""
+    kv, swapped_out = worker.kv, False
+    while worker.decoding and kv.free <= worker.decoding.blocks_needed:
+        last = max(worker.running, key=lambda request: (request.arrival_ns, request.id))
+        if kv.free == worker.decoding.blocks_needed and last.computed % kv.block_size == 0:
+            break  # it needs the block that it wants
+        worker.swap_out(last)
+        swapped_out = True
+    for request in [] if swapped_out else list(worker.swapped):
+        wanted = len(worker.running) + 1 if worker.running else request.computed % kv.block_size == 0
+        if kv.free - worker.decoding.blocks_needed - request.blocks < wanted:
+            break
+        worker.swap_in(request)
+    batch.add_decodes()
+    while worker.waiting and worker.waiting[0].computed and kv.free >= kv.blocks_for(worker.waiting[0].computed + 1):
+        arrived = worker.waiting[0]
+        worker.admit(arrived)
+        batch.add_prefill(arrived, arrived.to_prefill)
+
+
+@attrs.define
+class Equal:
+    """A message whose priority is that of all others."""
+
+    request: Request
+
+    def __lt__(self, other: Equal) -> bool:
+        return False
+
+
+def leave_heap(worker: Worker, last: Request | None) -> None:
+    """Put who has come since ``last`` into the order in which a binary heap of equals returns them."""
+    fresh = []
+    while worker.waiting and worker.waiting[-1] is not last:
+        fresh.append(worker.waiting.pop())
+    heap: list[Equal] = []
+    for request in reversed(fresh):
+        heappush(heap, Equal(request))
+    while heap:
+        worker.waiting.append(heappop(heap).request)
