@@ -5,8 +5,10 @@ While nobody is swapped out, waiting prompts are read whole, in iterations of th
 needs none; where one lacks, who arrived last is swapped out. In an iteration without that, swapped requests come back,
 first out first in, if they leave a block for everybody. ``max_num_seqs`` is its ``max_parallem_sum``.
 
-Workers of the group ``prefill`` hand back whoever's prompt is read, for ``tokensim_pools`` to route on. There, they
-decode as soon as their blocks fit.
+Workers of the group ``prefill`` hand back whoever's prompt is read, and free its blocks; ``tokensim_pools`` routes it
+on. The worker that gets it takes blocks for its KV when it schedules next, and fetches it beside computation and other
+transfers, in time ``latency + bytes / bandwidth`` of whole blocks; the request decodes from the first iteration after
+that. The scenario needs no network.
 
 Source: Wu et al., "TokenSim: Enabling Hardware and Software Exploration for Large Language Model Inference Systems",
 2025, and the behaviour of its public code.
@@ -15,14 +17,18 @@ Parameters:
     max_occupy_ratio: Admit new requests only while a smaller share of the KV blocks is held; not on prefill workers.
     heap_order: Four or more that arrive within an iteration leave a heap of equals, out of order, as in its code.
     prefill: Name of the group of workers that only read prompts.
+    bandwidth_gib_s: Bandwidth of fetching KV, GiB/s: 300 is its NVLink, 12.5 its 100 Gbit/s Ethernet.
+    latency_us: What fetching takes beside the bytes, microseconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 from heapq import heappop, heappush
 
 import attrs
 
+import simloop
 from simloop.serving import Batch, Phase, Request, Worker
 from simloop.serving.policy import check_number
 
@@ -31,29 +37,55 @@ WATERMARK = 0.01
 
 
 class schedule:  # noqa: N801 - named after what it is, like the functions
-    """The scheduling policy of one worker; remembers who was at the end of its queue."""
+    """The scheduling policy of one worker; remembers who was last in its queue, and when KV will be there."""
 
-    def __init__(self, max_occupy_ratio: float = 1.0, heap_order: bool = False, prefill: str = "prefill") -> None:
+    def __init__(
+        self,
+        max_occupy_ratio: float = 1.0,
+        heap_order: bool = False,
+        prefill: str = "prefill",
+        bandwidth_gib_s: float = 300.0,
+        latency_us: float = 10.0,
+    ) -> None:
         self.ratio = check_number("max_occupy_ratio", max_occupy_ratio, least=0, most=1)
         self.heap_order, self.prefill = heap_order, prefill
+        self.byte_ns = 1e9 / (check_number("bandwidth_gib_s", bandwidth_gib_s, least=1e-9) * 2**30)
+        self.latency_ns = check_number("latency_us", latency_us, least=0) * 1e3
         self.last: Request | None = None
+        self.there_ns: dict[Request, int] = {}
 
     async def __call__(self, worker: Worker) -> Batch:
         """Return the next iteration of a worker."""
         only_prompts = worker.group == self.prefill
-        if only_prompts:
+        if only_prompts and worker.decoding:
             for request in [request for request in worker.running if request.phase is Phase.DECODING]:
                 worker.hand_back(request)
         batch = worker.batch()
         if worker.waiting:
             if self.heap_order and worker.waiting[-1] is not self.last:
                 leave_heap(worker, self.last)
+            self.fetch(worker)
             if not worker.swapped:
                 read_prompts(worker, batch, 1.0 if only_prompts else self.ratio)
             self.last = worker.waiting[-1] if worker.waiting else None
-        if not batch and (worker.decoding or worker.swapped or worker.waiting):
-            decode(worker, batch)
+        if not batch:
+            decode(worker)
+            batch.add_decodes()
+            for request in [request for request in self.there_ns if self.there_ns[request] <= simloop.now_ns()]:
+                del self.there_ns[request]
+                batch.add_prefill(request, request.to_prefill)
         return batch
+
+    def fetch(self, worker: Worker) -> None:
+        """Take blocks for the KV of those who come with it, and begin to fetch it."""
+        kv = worker.kv
+        while worker.waiting and (stored := worker.waiting[0].computed) and kv.free >= kv.blocks_for(stored):
+            request = worker.waiting[0]
+            worker.admit(request)
+            num_bytes = request.blocks * kv.block_size * worker.model.kv_bytes_per_token
+            delay_ns = round(self.latency_ns + num_bytes * self.byte_ns)
+            self.there_ns[request] = simloop.now_ns() + delay_ns
+            asyncio.get_running_loop().call_later(delay_ns / 1e9, worker.wake.set)
 
 
 def read_prompts(worker: Worker, batch: Batch, ratio: float) -> None:
@@ -68,25 +100,20 @@ def read_prompts(worker: Worker, batch: Batch, ratio: float) -> None:
         batch.add_prefill(request, request.to_prefill)
 
 
-def decode(worker: Worker, batch: Batch) -> None:
-    """Give everybody one token, and those who come back or come with their KV, too."""
-    kv, swapped_out = worker.kv, False
-    while worker.decoding and kv.free <= worker.decoding.blocks_needed:
-        last = max(worker.running, key=lambda request: (request.arrival_ns, request.id))
-        if kv.free == worker.decoding.blocks_needed and last.computed % kv.block_size == 0:
+def decode(worker: Worker) -> None:
+    """Swap out and in until everybody who decodes has a free block, or would need none."""
+    kv, cohort, swapped_out = worker.kv, worker.decoding, False
+    while cohort and kv.free <= cohort.blocks_needed:
+        last = max((r for r in worker.running if r.phase is Phase.DECODING), key=lambda r: (r.arrival_ns, r.id))
+        if kv.free == cohort.blocks_needed and last.computed % kv.block_size == 0:
             break  # it needs the block that it wants
         worker.swap_out(last)
         swapped_out = True
     for request in [] if swapped_out else list(worker.swapped):
-        wanted = len(worker.running) + 1 if worker.running else request.computed % kv.block_size == 0
-        if kv.free - worker.decoding.blocks_needed - request.blocks < wanted:
+        wanted = len(cohort) + 1 if cohort else request.computed % kv.block_size == 0
+        if kv.free - cohort.blocks_needed - request.blocks < wanted:
             break
         worker.swap_in(request)
-    batch.add_decodes()
-    while worker.waiting and worker.waiting[0].computed and kv.free >= kv.blocks_for(worker.waiting[0].computed + 1):
-        arrived = worker.waiting[0]
-        worker.admit(arrived)
-        batch.add_prefill(arrived, arrived.to_prefill)
 
 
 @attrs.define

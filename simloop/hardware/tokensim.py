@@ -40,8 +40,7 @@ class TokenSim:
 
     It never mixes the two; where a policy does, the tokens of both are read together as prompts, and the attention of
     the decodes comes on top. What rounding to whole nanoseconds leaves over goes to the next iteration, so that a
-    worker's clock stays within a nanosecond of one in floating point, however long the run. Workers of one group share
-    the remainder.
+    worker's clock stays within a nanosecond of one in floating point, however long the run: one worker, one object.
 
     Args:
         model: The model, with a dense feed-forward layer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import TypeVar
 
 import attrs
@@ -218,7 +219,7 @@ def _worker(
         device=group.device,
         model=group.model,
         engine=group.spec.engine,
-        timing=group.timing,
+        timing=copy(group.timing) if isinstance(group.timing, TokenSim) else group.timing,  # it keeps a remainder
         kv=KVBlocks(
             group.memory.num_blocks,
             group.spec.engine.block_size,

@@ -358,7 +358,7 @@ class Worker:
         return Batch(self)
 
     def admit(self, request: Request, *, reserve_tokens: int = 0) -> None:
-        """Move a request from the queue to the running ones.
+        """Move a request from the queue to the running ones, with blocks for the keys and values that were sent here.
 
         Args:
             request: One of :attr:`waiting`.
@@ -374,7 +374,11 @@ class Worker:
         self.admissions += 1
         known = self.kv.admit(request)
         request._blocks = known
-        request._computed += known * self.kv.block_size
+        if request._computed:  # its keys and values have been sent here
+            self.kv.take(self.kv.blocks_for(request._computed))
+            request._blocks = known = self.kv.blocks_for(request._computed)
+        else:
+            request._computed = known * self.kv.block_size
         if reserve_tokens:
             more = self.kv.blocks_for(reserve_tokens) - known
             self.kv.take(more)

@@ -26,6 +26,7 @@ class Ref:
     priority: int = 0
     table: list[int] = field(default_factory=list)
     preemptions: int = 0
+    swaps: int = 0
     scheduled_ns: int = -1
     cached_tokens: int = 0
     token_ns: list[int] = field(default_factory=list)
@@ -47,6 +48,9 @@ class Setting:
     full_isl: bool = True
     watermark: float = 0.0
     by_priority: bool = False
+    swap: bool = False
+    copy_ns: int = 1000
+    latency_ns: int = 5000
 
     def blocks_for(self, tokens: int) -> int:
         return (tokens + self.block_size - 1) // self.block_size
@@ -60,6 +64,8 @@ class Pool:
     hash_of: dict[int, int] = field(default_factory=dict)
     known: dict[int, list[int]] = field(default_factory=dict)
     users: dict[int, int] = field(default_factory=dict)
+    swapped: list[Ref] = field(default_factory=list)
+    copied: dict[str, int] = field(default_factory=dict)
 
     def take(self) -> int:
         """Take the oldest free block and forget what it held."""
@@ -106,7 +112,7 @@ def run(requests: Sequence[Ref], setting: Setting, scheduler: Scheduler, price: 
     now, todo, pool = 0, list(requests), Pool(list(range(setting.total_blocks)))
     waiting: list[Ref] = []
     running: list[Ref] = []
-    while todo or waiting or running:
+    while todo or waiting or running or pool.swapped:
         while todo and todo[0].arrival_ns <= now:
             waiting.append(todo.pop(0))
         step, again = scheduler(waiting, running, setting, pool, now)
@@ -116,6 +122,8 @@ def run(requests: Sequence[Ref], setting: Setting, scheduler: Scheduler, price: 
             now = todo[0].arrival_ns
             continue
         now += _price(step, price)
+        now += sum(setting.latency_ns + blocks * setting.copy_ns for blocks in pool.copied.values())
+        pool.copied.clear()
         for request, tokens in step:
             request.computed += tokens
             if request.computed == request.reached:
@@ -235,7 +243,7 @@ def orca(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, n
 def vllm_06(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, now: int) -> tuple[Step, bool]:
     """vLLM 0.6 without chunked prefill: prompts first, in iterations of their own."""
     step: Step = []
-    while waiting and len(running) < setting.max_num_seqs:
+    while waiting and len(running) < setting.max_num_seqs and not pool.swapped:
         request = waiting[0]
         spare = int(setting.watermark * setting.total_blocks) if running else 0
         if step and sum(tokens for _, tokens in step) + request.reached > setting.max_num_batched_tokens:
@@ -259,9 +267,26 @@ def vllm_06(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool
             index += 1
             continue
         victim = running.pop()
-        pool.give_back(victim.table)
-        victim.table, victim.computed = [], 0
         victim.preemptions += 1
-        waiting.insert(0, victim)
         preempted = True
+        if setting.swap:
+            victim.swaps += 1
+            pool.swapped.append(victim)
+            pool.copied["out"] = pool.copied.get("out", 0) + len(victim.table)
+        else:
+            victim.computed = 0
+            waiting.insert(0, victim)
+        pool.give_back(victim.table)
+        victim.table = []
+    while pool.swapped and not preempted and len(running) < setting.max_num_seqs:
+        request = pool.swapped[0]
+        blocks = setting.blocks_for(request.computed)
+        wanted = blocks + 1 + int(setting.watermark * setting.total_blocks)
+        if len(pool.free) < (wanted if running else setting.blocks_for(request.computed + 1)):
+            break
+        pool.swapped.pop(0)
+        pool.copied["in"] = pool.copied.get("in", 0) + blocks
+        _grow(request, request.computed + 1, setting, pool)
+        running.append(request)
+        step.append((request, 1))
     return step, preempted
