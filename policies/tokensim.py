@@ -69,10 +69,10 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
                 read_prompts(worker, batch, 1.0 if only_prompts else self.ratio)
             self.last = worker.waiting[-1] if worker.waiting else None
         if not batch:
-            decode(worker)
+            if worker.swapped or worker.kv.free <= worker.decoding.blocks_needed:
+                swap(worker)
             batch.add_decodes()
-            for request in [request for request in self.there_ns if self.there_ns[request] <= simloop.now_ns()]:
-                del self.there_ns[request]
+            for request in self.fetched() if self.there_ns else ():
                 batch.add_prefill(request, request.to_prefill)
         return batch
 
@@ -87,6 +87,13 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
             self.there_ns[request] = simloop.now_ns() + delay_ns
             asyncio.get_running_loop().call_later(delay_ns / 1e9, worker.wake.set)
 
+    def fetched(self) -> list[Request]:
+        """Return those whose KV has arrived, and forget that it was under way."""
+        there = [request for request, time_ns in self.there_ns.items() if time_ns <= simloop.now_ns()]
+        for request in there:
+            del self.there_ns[request]
+        return there
+
 
 def read_prompts(worker: Worker, batch: Batch, ratio: float) -> None:
     """Admit waiting requests, first come, first served, until one does not fit."""
@@ -100,7 +107,7 @@ def read_prompts(worker: Worker, batch: Batch, ratio: float) -> None:
         batch.add_prefill(request, request.to_prefill)
 
 
-def decode(worker: Worker) -> None:
+def swap(worker: Worker) -> None:
     """Swap out and in until everybody who decodes has a free block, or would need none."""
     kv, cohort, swapped_out = worker.kv, worker.decoding, False
     while cohort and kv.free <= cohort.blocks_needed:

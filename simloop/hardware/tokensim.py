@@ -70,17 +70,16 @@ class TokenSim:
 
     def iteration_ns(self, shape: IterationShape) -> int:
         """Return the duration of one iteration, nanoseconds."""
-        exact_ns = self.seconds(shape) * 1e9 + self._rest_ns
+        decodes, context = shape.num_decodes, shape.decode_context
+        if shape.chunks or context == decodes:  # who attends to itself alone is a prompt of one token
+            seconds = self._prefill_s(shape)
+        else:
+            dense_s = decodes * self._token_s
+            seconds = ((dense_s if dense_s > self._weights_s else self._weights_s) + context * self._read_s) / DECODE_SHARE
+        exact_ns = seconds * 1e9 + self._rest_ns
         whole = round(exact_ns)
         self._rest_ns = exact_ns - whole
         return whole
-
-    def seconds(self, shape: IterationShape) -> float:
-        """Return the duration of one iteration as TokenSim has it, seconds."""
-        decodes, context = shape.num_decodes, shape.decode_context
-        if shape.chunks or context == decodes:  # who attends to itself alone is a prompt of one token
-            return self._prefill_s(shape)
-        return (max(decodes * self._token_s, self._weights_s) + context * self._read_s) / DECODE_SHARE
 
     def _prefill_s(self, shape: IterationShape) -> float:
         dense_s = max((shape.num_tokens // TILE + 1) * TILE * self._token_s, self._weights_s)
