@@ -75,7 +75,9 @@ class TokenSim:
             seconds = self._prefill_s(shape)
         else:
             dense_s = decodes * self._token_s
-            seconds = ((dense_s if dense_s > self._weights_s else self._weights_s) + context * self._read_s) / DECODE_SHARE
+            seconds = (
+                (dense_s if dense_s > self._weights_s else self._weights_s) + context * self._read_s
+            ) / DECODE_SHARE
         exact_ns = seconds * 1e9 + self._rest_ns
         whole = round(exact_ns)
         self._rest_ns = exact_ns - whole

@@ -290,3 +290,44 @@ def vllm_06(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool
         running.append(request)
         step.append((request, 1))
     return step, preempted
+
+
+def tokensim(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, now: int) -> tuple[Step, bool]:
+    """TokenSim's "paged-attn"; the watermark of the setting is its ratio for new requests."""
+    step: Step = []
+    while waiting and len(running) < setting.max_num_seqs and not pool.swapped:
+        request = waiting[0]
+        used = setting.total_blocks - len(pool.free)
+        spare = setting.total_blocks // 100 if running else 0
+        if used / setting.total_blocks >= setting.watermark:
+            break
+        if len(pool.free) - setting.blocks_for(request.prompt) < spare:
+            break
+        waiting.pop(0)
+        _grow(request, request.prompt, setting, pool)
+        running.append(request)
+        step.append((request, request.prompt))
+    if step:
+        return step, False
+    swapped_out = False
+    for request in sorted(running, key=lambda request: request.id):
+        while request in running and not (pool.free and _grow(request, request.computed + 1, setting, pool)):
+            victim = max(running, key=lambda request: request.id)
+            running.remove(victim)
+            victim.swaps += 1
+            pool.swapped.append(victim)
+            pool.copied["out"] = pool.copied.get("out", 0) + len(victim.table)
+            pool.give_back(victim.table)
+            victim.table, swapped_out = [], True
+        if request in running:
+            step.append((request, 1))
+    while pool.swapped and not swapped_out:
+        request = pool.swapped[0]
+        wanted = setting.blocks_for(request.computed) + len(running) + 1
+        if len(pool.free) < (wanted if running else setting.blocks_for(request.computed + 1)):
+            break
+        pool.swapped.pop(0)
+        _grow(request, request.computed + 1, setting, pool)
+        running.append(request)
+        step.append((request, 1))
+    return step, swapped_out
