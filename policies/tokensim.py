@@ -3,7 +3,7 @@
 While nobody is swapped out, waiting prompts are read whole, in iterations of their own, if they leave the watermark of
 1 % of the KV blocks free; there is no token budget. Otherwise everybody decodes, each wanting a free block even if it
 needs none; where one lacks, who arrived last is swapped out. In an iteration without that, swapped requests come back,
-first out first in, if they leave a block for everybody. ``max_num_seqs`` is its ``max_parallem_sum``.
+who arrived first before the others, if they leave a block for everybody. ``max_num_seqs`` is its ``max_parallem_sum``.
 
 Workers of the group ``prefill`` hand back whoever's prompt is read, and free its blocks; ``tokensim_pools`` routes it
 on. The worker that gets it takes blocks for its KV when it schedules next, and fetches it beside computation and other
@@ -111,16 +111,21 @@ def swap(worker: Worker) -> None:
     """Swap out and in until everybody who decodes has a free block, or would need none."""
     kv, cohort, swapped_out = worker.kv, worker.decoding, False
     while cohort and kv.free <= cohort.blocks_needed:
-        last = max((r for r in worker.running if r.phase is Phase.DECODING), key=lambda r: (r.arrival_ns, r.id))
+        last = max((request for request in worker.running if request.phase is Phase.DECODING), key=arrival)
         if kv.free == cohort.blocks_needed and last.computed % kv.block_size == 0:
             break  # it needs the block that it wants
         worker.swap_out(last)
         swapped_out = True
-    for request in [] if swapped_out else list(worker.swapped):
+    for request in [] if swapped_out else sorted(worker.swapped, key=arrival):
         wanted = len(cohort) + 1 if cohort else request.computed % kv.block_size == 0
         if kv.free - cohort.blocks_needed - request.blocks < wanted:
             break
         worker.swap_in(request)
+
+
+def arrival(request: Request) -> tuple[int, int]:
+    """Order requests by when they arrived."""
+    return request.arrival_ns, request.id
 
 
 @attrs.define

@@ -2,7 +2,8 @@
 
 New requests go to the workers of the group ``prefill`` in turn. What one of them has read in an iteration it hands
 back; that is split into one chunk for each other worker, and each chunk goes to the worker that holds the fewest KV
-blocks when it is handed back (its "CePool") or in turn (its "DePool"). Goes with the schedule ``tokensim``, which fetches the KV.
+blocks when it is handed back (its "CePool") or in turn (its "DePool"). Goes with the schedule ``tokensim``, which
+fetches the KV.
 
 Source: Wu et al., "TokenSim: Enabling Hardware and Software Exploration for Large Language Model Inference Systems",
 2025, and the behaviour of its public code.

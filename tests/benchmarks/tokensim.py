@@ -33,6 +33,16 @@ OTHERS = {
 }
 """The other rows of Table II."""
 
+FIGURE_10 = [
+    (1.0, 11.37, 1.28, 0.22),
+    (0.9, 11.11, 1.70, 0.23),
+    (0.8, 10.79, 2.53, 0.39),
+    (0.7, 10.43, 3.19, 0.67),
+    (0.5, 9.36, 3.98, 0.65),
+]
+"""The public code, 2,000 requests at 24 a second on one A100 40 GB: max_occupy_ratio; requests a second, those of them
+without a gap above 0.15 s, those that have a TTFT within 15 s, too."""
+
 PUBLIC_CPU_S = 29.72
 """CPU seconds of the public code for 10,000 requests at 8 a second, on a machine of the same kind."""
 
@@ -100,6 +110,18 @@ def totals() -> Iterator[str]:
     yield f"Table II by the public code, 2 devices, 3 prompts, 5 sizes: within {worst:.1e} s"
 
 
+def figure_10() -> Iterator[str]:
+    """Yield the comparison of figure 10's set-up, where the device has to swap."""
+    for ratio, *public in FIGURE_10:
+        changes = [f"policies.schedule.params.max_occupy_ratio={ratio}", "slo={ttft_s: 15, max_gap_s: 0.15}"]
+        mine = simulate("tokensim", lengths(), "workload.arrivals.rate=24", *a100_40gb(1), *changes)
+        requests, total_s = mine.requests, mine.end_ns / 1e9
+        counts = len(requests), int((requests["max_gap_s"] <= 0.15).sum()), int(requests["slo_attained"].sum())
+        ours = " / ".join(f"{count / total_s:.2f}" for count in counts)
+        theirs = " / ".join(f"{rate:.2f}" for rate in public)
+        yield f"figure 10, max_occupy_ratio {ratio}: {ours} requests/s, public code {theirs}"
+
+
 def table_2() -> Iterator[str]:
     """Yield Table II: each simulator's row, ours, and their errors against the real device."""
     yield f"{'Table II, s':<34}" + "".join(f"{requests:>9}" for requests in REAL) + "   mean |error|"
@@ -156,7 +178,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         DATA = Path(sys.argv[1])
     if DATA.is_dir():
-        for line in (*per_request(), *totals(), speed()):
+        for line in (*per_request(), *totals(), *figure_10(), speed()):
             print(line, flush=True)
     else:
         print(f"the public code's outputs are not in {DATA}")

@@ -322,11 +322,11 @@ def tokensim(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Poo
         if request in running:
             step.append((request, 1))
     while pool.swapped and not swapped_out:
-        request = pool.swapped[0]
+        request = min(pool.swapped, key=lambda request: request.id)
         wanted = setting.blocks_for(request.computed) + len(running) + 1
         if len(pool.free) < (wanted if running else setting.blocks_for(request.computed + 1)):
             break
-        pool.swapped.pop(0)
+        pool.swapped.remove(request)
         _grow(request, request.computed + 1, setting, pool)
         running.append(request)
         step.append((request, 1))

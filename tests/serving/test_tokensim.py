@@ -21,7 +21,7 @@ import simloop
 from simloop.metrics import Result
 from simloop.network import switch
 from simloop.serving import Engine, Request, SwapSpace, load_policy
-from tests.benchmarks.tokensim import DATA, REAL, TABLE_2_REAL, a100_40gb, lengths, trace
+from tests.benchmarks.tokensim import DATA, FIGURE_10, REAL, TABLE_2_REAL, a100_40gb, lengths, trace
 from tests.serving import reference
 from tests.serving.test_against_reference import Arrivals, scenarios
 from tests.serving.world import ArbitraryPrice, make_cluster, price_ns, serve, token_times
@@ -84,6 +84,19 @@ def test_table_2() -> None:
         changes = (f"workload.requests={requests}", f"workload.lengths.input={prompt}")
         mine = simulate("tokensim-table2", *changes, *(a100_40gb(1) if hardware == "h1" else ()))
         assert mine.end_ns / 1e9 == pytest.approx(total_s, rel=1e-9)
+
+
+@needs_runs
+@pytest.mark.parametrize(("ratio", "throughput", "short_gaps", "good"), FIGURE_10)
+def test_figure_10(ratio: float, throughput: float, short_gaps: float, good: float) -> None:
+    """More requests than one A100 40 GB can hold; without a limit for new ones it has to swap."""
+    changes = ("workload.arrivals.rate=24", f"policies.schedule.params.max_occupy_ratio={ratio}")
+    mine = simulate("tokensim", lengths(), *changes, *a100_40gb(1), "slo={ttft_s: 15, max_gap_s: 0.15}")
+    total_s = mine.end_ns / 1e9
+    assert len(mine.requests) / total_s == pytest.approx(throughput, abs=0.0051)
+    assert int((mine.requests["max_gap_s"] <= 0.15).sum()) / total_s == pytest.approx(short_gaps, abs=0.0051)
+    assert int(mine.requests["slo_attained"].sum()) / total_s == pytest.approx(good, abs=0.0051)
+    assert (mine.summary()["swaps"] > 0) == (ratio == 1.0)
 
 
 def test_table_2_as_printed() -> None:
