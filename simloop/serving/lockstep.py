@@ -75,7 +75,13 @@ class Lockstep:
             batch.num_tokens = most
             durations.append(rank.timing.iteration_ns(batch) + rank.warm_up_ns)
             rank.warm_up_ns = 0
-        await sleep_until_ns(start_ns + max(durations))
+        end_ns = start_ns + max(durations)
+        for rank in self.ranks:
+            rank.begin_departures(start_ns, end_ns)
+        await sleep_until_ns(end_ns)
+        for rank, batch in zip(self.ranks, batches, strict=True):
+            if rank.incoming:
+                await rank.wait_for_layers(batch, start_ns, end_ns)
         for rank in self.ranks:
             rank.executing = False
         for rank, batch, worked in zip(self.ranks, batches, working, strict=True):

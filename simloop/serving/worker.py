@@ -20,12 +20,14 @@ from simloop.serving.cohort import Cohort
 from simloop.serving.engine import Engine
 from simloop.serving.hooks import Hooks
 from simloop.serving.kv import KVBlocks
+from simloop.serving.kv_transfer import Departure, Preload, layers_done_ns
 from simloop.serving.news import News
 from simloop.serving.policy import where_raised
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status, urgency
 
 if TYPE_CHECKING:
+    from simloop.network import Stream
     from simloop.serving.loads import LoadIndex
 
 __all__ = ["SchedulePolicy", "Worker"]
@@ -59,6 +61,10 @@ class Worker:
         prefilling: Those of them whose prompt is not all read.
         decoding: Those that decode.
         leaving: Requests that were handed back and whose KV blocks are still here.
+        departing: Requests that were handed back and leave after the iteration that is being scheduled.
+        coming: Requests whose keys and values are on their way here.
+        incoming: Requests that were given to this worker although not all of their layers have arrived.
+        preload: How many requests may be sent here at once; None is any number.
         admissions: How often a request was admitted.
         iterations: Iterations done.
         generated: Output tokens made.
@@ -101,6 +107,10 @@ class Worker:
     prefilling: dict[Request, None] = attrs.Factory(dict)
     paused: dict[Request, None] = attrs.Factory(dict)
     leaving: dict[Request, None] = attrs.Factory(dict)
+    departing: list[Departure] = attrs.Factory(list)
+    coming: dict[Request, None] = attrs.Factory(dict)
+    incoming: dict[Request, Stream] = attrs.Factory(dict)
+    preload: Preload | None = None
     decoding: Cohort = attrs.field(init=False)
     max_model_len: int = attrs.field(init=False)
     admissions: int = 0
@@ -138,7 +148,12 @@ class Worker:
                 continue
             start_ns = now_ns()
             self.executing = True
-            await sleep_until_ns(start_ns + self.timing.iteration_ns(batch) + self.warm_up_ns)
+            end_ns = start_ns + self.timing.iteration_ns(batch) + self.warm_up_ns
+            if self.departing:
+                self.begin_departures(start_ns, end_ns)
+            await sleep_until_ns(end_ns)
+            if self.incoming:
+                await self.wait_for_layers(batch, start_ns, end_ns)
             self.executing = False
             self.warm_up_ns = 0
             self.commit(batch, start_ns)
@@ -187,6 +202,22 @@ class Worker:
             f"scheduling policy {self.policy_name} raised {raised}{where_raised(error)} "
             f"(t = {now_ns() / 1e9:.9f} s, {self.describe()})"
         )
+
+    def begin_departures(self, start_ns: int, end_ns: int) -> None:
+        """Tell those who send KV while it is made when the iteration is done that starts now."""
+        for departure in self.departing:
+            departure.span_ns = start_ns, end_ns
+            departure.begun.set()
+        self.departing.clear()
+
+    async def wait_for_layers(self, batch: Batch, start_ns: int, end_ns: int) -> None:
+        """Prolong an iteration that needs keys and values which were still on their way when it started."""
+        streams = [self.incoming.pop(request) for request, _ in batch.prefills if request in self.incoming]
+        if not streams:
+            return
+        for stream in streams:
+            await stream.arrived()
+        await sleep_until_ns(layers_done_ns((stream.arrival_ns for stream in streams), start_ns, end_ns))
 
     def stand_down(self) -> None:
         """Let go of what a busy worker is protected from: there is no iteration after all, or it is over."""
@@ -253,6 +284,8 @@ class Worker:
             request._joined = self.decoding.step
             self._close_segment(request)
             self._end(request, Status.FINISHED, end_ns)
+        elif request._departure is not None:
+            self._depart(request, request._departure)
         else:
             self._join(request)
 
@@ -261,6 +294,17 @@ class Worker:
         request.phase = Phase.DECODING
         if request.listeners is not None:
             self.news.listened[request] = None
+
+    def _depart(self, request: Request, departure: Departure) -> None:
+        """Let a request go that was handed back before its iteration."""
+        request._joined = self.decoding.step
+        self._close_segment(request)
+        del self.running[request]
+        self.leaving[request] = None
+        request.phase = Phase.ROUTING
+        for index in self.loads:
+            index.changed(self)
+        departure.over.set()
 
     def _leave(self, request: Request) -> None:
         if self.decoding.scheduled is not None:
@@ -279,6 +323,8 @@ class Worker:
             self.leaving.pop(request, None)
             self.news.listened.pop(request, None)
             self._free_blocks(request)
+        if self.preload is not None or self.incoming:
+            self.forget_kv(request)
         request.status = status
         request.reason = reason
         request.phase = Phase.DONE
@@ -293,8 +339,8 @@ class Worker:
 
     @property
     def load(self) -> int:
-        """Requests it holds, waiting and running."""
-        return len(self.waiting) + len(self.inbox) + len(self.arriving) + len(self.running)
+        """Requests it holds, waiting and running, and those whose keys and values are on their way here."""
+        return len(self.waiting) + len(self.inbox) + len(self.arriving) + len(self.running) + len(self.coming)
 
     def refusal(self, request: Request) -> str | None:
         """Return why the request can never be served here, or None if it can."""
@@ -309,6 +355,7 @@ class Worker:
         """Put a request at the end of the queue, or on its way there."""
         request.worker = self
         request.phase = Phase.WAITING
+        self.coming.pop(request, None)
         if self.request_ns:
             self.arriving.append(request)
             asyncio.get_running_loop().call_later(self.request_ns / 1e9, self._arrive, request)
@@ -382,6 +429,8 @@ class Worker:
         self.prefilling[request] = None
         if request.scheduled_ns < 0:
             request.scheduled_ns = now_ns()
+        if self.preload is not None:
+            self.preload.admitted(request)
         self.news.add("admitted", request)
 
     def preempt(self, request: Request) -> None:
@@ -392,6 +441,7 @@ class Worker:
         """
         self._stop(request, "preempted")
         self._free_blocks(request)
+        self.incoming.pop(request, None)
         request._computed = 0
         request._reserved = False
         request.phase = Phase.WAITING
@@ -435,17 +485,51 @@ class Worker:
         Its KV blocks stay here until it is placed. On another worker it goes on where it was if its keys and values
         have been sent there (:meth:`Cluster.send_kv`); otherwise they are computed again.
 
+        One of ``batch.completing`` is routed at once, so that its keys and values may leave while they are made; it
+        leaves when the iteration is over. One that is to be aborted stays.
+
         Raises:
-            PolicyError: It does not run here.
+            PolicyError: It does not run here, or the batch does not read all of its prompt, or ends it.
         """
-        self._stop(request, "handed back")
-        request.phase = Phase.ROUTING
-        self.leaving[request] = None
-        for index in self.loads:
-            index.changed(self)
+        if any(request is aborted for aborted, _ in self._aborted):
+            return
+        if request._batch is not None:
+            self._check_between("handed back")
+            self._hand_back_after(request, request._batch)
+        else:
+            self._stop(request, "handed back")
+            request.phase = Phase.ROUTING
+            self.leaving[request] = None
+            for index in self.loads:
+                index.changed(self)
+        self.forget_kv(request)
         self.news.add("handed_back", request)
         if self.on_hand_back is not None:
             self.on_hand_back(request)
+
+    def _hand_back_after(self, request: Request, batch: Batch) -> None:
+        if request not in batch.completing or request._departure is not None:
+            raise PolicyError(
+                f"{request!r} was handed back on {self.name}, and the batch does not read all of its prompt, or ends it"
+            )
+        departure = Departure(request.computed + request.to_prefill, request.computed)
+        request._departure = departure
+        self.departing.append(departure)
+
+    def forget_kv(self, request: Request) -> None:
+        """Give a request's place in the preload buffer to the next one: it is not needed any more."""
+        self.incoming.pop(request, None)
+        if self.coming.pop(request, 0) is None:
+            for index in self.loads:
+                index.changed(self)
+        if self.preload is not None:
+            self.preload.release(request)
+
+    def expect(self, request: Request) -> None:
+        """Count a request whose keys and values are sent here."""
+        self.coming[request] = None
+        for index in self.loads:
+            index.changed(self)
 
     def let_go(self, request: Request) -> None:
         """Free the KV blocks of a request that was handed back; what it had computed is lost unless it was sent."""
