@@ -24,8 +24,9 @@ from simloop.hardware import (
 from simloop.hardware.profile import KernelTiming, ProfileTiming
 from simloop.hardware.tokensim import TOKENSIM_HOST_GB_S, TOKENSIM_HOST_NS
 from simloop.model import Experts, Model, Plan, load_model
-from simloop.network import Fabric, switch
+from simloop.network import Fabric
 from simloop.scenario.engines import check_engine
+from simloop.scenario.fabric import build_fabric
 from simloop.scenario.structs import HookRef, Network, PolicyRef, Scenario, WorkerGroup
 from simloop.serving import (
     Cluster,
@@ -34,6 +35,7 @@ from simloop.serving import (
     KVBlocks,
     Lockstep,
     PolicySource,
+    Preload,
     Recorder,
     Stages,
     SwapSpace,
@@ -91,7 +93,9 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
         _located(route.make, "policies.route"),
         records,
         hooks,
-        network=_fabric(scenario.network, workers),
+        network=_network(scenario.network, workers),
+        kv_by="whole" if scenario.network is None else scenario.network.send_kv,
+        first_layers=None if scenario.network is None else scenario.network.first_layers,
         lockstep=lockstep,
         control=None if controller is None else _located(controller.make, "policies.control"),
         route_name=route.name,
@@ -115,12 +119,18 @@ def memory_plans(scenario: Scenario) -> dict[str, MemoryPlan]:
     return plans
 
 
-def _fabric(network: Network | None, workers: Sequence[Worker]) -> Fabric | None:
-    """Return one switch with a port for each worker; half of the latency is on either side of it."""
+def _network(network: Network | None, workers: Sequence[Worker]) -> Fabric | None:
+    """Return what links the workers, and give each its preload buffer."""
     if network is None or len(workers) < 2:
         return None
-    names = [worker.name for worker in workers]
-    return switch(names, bandwidth_gb_s=network.bandwidth_gb_s, latency_ns=round(network.latency_us * 500))
+    layers = min(worker.model.num_layers for worker in workers)
+    if network.first_layers is not None and network.first_layers > layers:
+        message = f"found {network.first_layers}, expected at most {layers}, the layers of the model"
+        raise InputError(message, path="network.first_layers")
+    if network.preload is not None:
+        for worker in workers:
+            worker.preload = Preload(network.preload, worker.name)
+    return build_fabric(network, [(worker.group, worker.name) for worker in workers])
 
 
 def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:

@@ -97,6 +97,7 @@ def _anchor_files(data: dict[str, Any], base: Path) -> None:
             _anchor(group, key, base)
         _anchor_policy(group, "schedule", base)
         _anchor(group.get("timing") if isinstance(group, dict) else None, "path", base)
+    _anchor(data.get("network"), "path", base)
     for key in ("route", "schedule", "control"):
         _anchor_policy(data.get("policies"), key, base)
     hooks = data.get("hooks")

@@ -15,6 +15,7 @@ from simloop.workload import WorkloadSpec
 __all__ = ["HookRef", "Network", "Policies", "PolicyRef", "Scenario", "Timing", "WorkerGroup"]
 
 _Name = Annotated[str, Meta(min_length=1)]
+_Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 _Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
 _SAYS_NOTHING = {
     "roofline": ("path", "all_reduce", "strict", "peak_tflops", "memory_bandwidth_tb_s"),
@@ -140,17 +141,49 @@ class WorkerGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What carries KV from worker to worker: every worker has one port of a switch that never blocks.
+    """What carries KV from worker to worker, and how; every worker has one port of a switch that never blocks.
 
-    Transfers that meet at a port share its bandwidth max-min fairly.
+    Transfers that meet on a link share its bandwidth max-min fairly.
 
     Attributes:
         bandwidth_gb_s: Bandwidth of a port in each direction, GB/s: 12.5 is 100 Gbit/s Ethernet, 50 NDR InfiniBand.
-        latency_us: Time from a worker to another beside the bytes, microseconds.
+            Needed without a `path`.
+        latency_us: Time from a port to another beside the bytes, microseconds; on a ring from one to the next.
+        topology: How the ports are connected.
+        workers_per_nic: How many workers of a group share one port, in their order; for all groups, or by group.
+        inside_gb_s: Bandwidth of each worker's link to a shared port, over which it also reaches the others behind it,
+            GB/s; that of the port if not given.
+        path: An ASTRA-sim network file instead: the workers are its NPUs, in their order.
+        sharing: ``fair``: all transfers on a link at once. ``fifo``: one after another. A number: so many at once.
+        send_kv: ``whole``: when the prompt is read. ``layer``: each layer when the last part of the prompt has passed
+            it. ``block``: each KV block when it is full. A policy may say otherwise.
+        first_layers: Sent by layer: the receiver may start when so many are there; all of them if not given.
+        preload: Requests that may be on their way to a worker, or wait there to be admitted, at once. 0 is sequential:
+            the next is loaded when the one before has ended. Any number if not given.
     """
 
-    bandwidth_gb_s: Annotated[float, Meta(ge=1e-9, le=1e9)]
+    bandwidth_gb_s: Annotated[float, Meta(ge=1e-9, le=1e9)] | None = None
     latency_us: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    topology: Literal["switch", "ring", "fully_connected"] = "switch"
+    workers_per_nic: _Count | dict[str, _Count] = 1
+    inside_gb_s: Annotated[float, Meta(ge=1e-9, le=1e9)] | None = None
+    path: _Name | None = None
+    sharing: Literal["fair", "fifo"] | _Count = "fair"
+    send_kv: Literal["whole", "layer", "block"] = "whole"
+    first_layers: _Count | None = None
+    preload: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.bandwidth_gb_s is None) == (self.path is None):
+            raise ValueError("give bandwidth_gb_s, or the path of an ASTRA-sim network file")
+        defaults = {"latency_us": 0.0, "topology": "switch", "workers_per_nic": 1, "inside_gb_s": None}
+        for name, default in defaults.items():
+            if self.path is not None and getattr(self, name) != default:
+                raise ValueError(f"{name} says nothing beside path: the file has it")
+        if self.inside_gb_s is not None and self.workers_per_nic == 1:
+            raise ValueError("inside_gb_s says nothing without workers_per_nic")
+        if self.first_layers is not None and self.send_kv != "layer":
+            raise ValueError("first_layers goes with send_kv: layer")
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ from simloop.serving.engine import Engine
 from simloop.serving.generation import Generation, Token
 from simloop.serving.hooks import MOMENTS, Hook, Hooks, Moment, MomentName, OperatorHook, OperatorMoment
 from simloop.serving.kv import KVBlocks
+from simloop.serving.kv_transfer import Preload, SendKV
 from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import PolicyInfo, PolicySource, load_policy, policy_info, policy_names
 from simloop.serving.recorder import Recorder
@@ -34,10 +35,12 @@ __all__ = [
     "Phase",
     "PolicyInfo",
     "PolicySource",
+    "Preload",
     "Recorder",
     "Request",
     "RoutePolicy",
     "SchedulePolicy",
+    "SendKV",
     "StageTiming",
     "Stages",
     "Status",

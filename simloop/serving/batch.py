@@ -128,6 +128,15 @@ class Batch:
         self.num_tokens += tokens
         self.num_sequences += 1
 
+    @property
+    def completing(self) -> list[Request]:
+        """Requests whose prompt will be read after this iteration, and that will have tokens left to generate."""
+        return [
+            request
+            for request, tokens in self.prefills
+            if tokens == request.to_prefill and request.generated + 1 < request.output_tokens
+        ]
+
     def pad_prefills(self, length: int) -> None:
         """Make every prompt of this iteration cost as much as one of ``length`` tokens."""
         self.num_tokens = length * len(self.prefills)

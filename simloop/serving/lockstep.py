@@ -76,10 +76,16 @@ class Lockstep:
             durations.append(rank.timing.iteration_ns(batch) + rank.warm_up_ns)
             rank.warm_up_ns = 0
         longest, walk = max(durations), self.ranks[0].walk
+        end_ns = start_ns + longest
+        for rank in self.ranks:
+            rank.begin_departures(start_ns, end_ns)
         if walk is None:
-            await sleep_until_ns(start_ns + longest)
+            await sleep_until_ns(end_ns)
         else:
             await walk.run(batches, batches[durations.index(longest)], longest)
+        for rank, batch in zip(self.ranks, batches, strict=True):
+            if rank.incoming:
+                await rank.wait_for_layers(batch, start_ns, end_ns)
         for rank in self.ranks:
             rank.executing = False
         for rank, batch, worked in zip(self.ranks, batches, working, strict=True):
