@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
 from simloop.clock import now_ns, sleep_until_ns
+from simloop.errors import InputError
 from simloop.hardware import Timeline, TimingModel
 from simloop.model import Model
 from simloop.serving.batch import Batch
 from simloop.serving.hooks import Hooks, Listener, OperatorMoment
 from simloop.serving.patterns import find_operators
 
-__all__ = ["Walk"]
+if TYPE_CHECKING:
+    from simloop.serving.worker import Worker
+
+__all__ = ["Walk", "hook_operators"]
 
 
 @attrs.frozen
@@ -97,3 +102,35 @@ class Walk:
             start_ns += now_ns() - stopped_ns
         if start_ns + duration_ns > now_ns():
             await sleep_until_ns(start_ns + duration_ns)
+
+
+def hook_operators(
+    walks: dict[int, Walk], workers: Iterable[Worker], hooks: Hooks, when: str, pattern: str, listener: Listener
+) -> None:
+    """Have a walk for each timing model that has such operators, and give it to its workers.
+
+    Args:
+        walks: The walks that there are, by the identity of their timing models.
+        workers: All workers; the listener says which of them it is for.
+        hooks: Who is told.
+        when: ``before`` or ``after``.
+        pattern: Which operators.
+        listener: The hook.
+
+    Raises:
+        InputError: None has, or a timing model does not know its operators.
+    """
+    refused: dict[int, InputError] = {}
+    fitting: dict[int, Walk] = {}
+    for worker in filter(listener.wants, workers):
+        key = id(worker.timing)
+        if key not in fitting and key not in refused:
+            try:
+                walk = walks.get(key) or Walk(worker.timing, hooks)
+                walk.add(when, pattern, listener, worker.model)
+                walks[key] = fitting[key] = walk
+            except InputError as error:
+                refused[key] = error
+        worker.walk = fitting.get(key, worker.walk)
+    if not fitting:
+        raise next(iter(refused.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import simloop
 from simloop.errors import InputError
 from simloop.hardware import OperatorCall, Roofline, Shape, Timeline, load_device
 from simloop.model import Plan, load_model
-from simloop.serving import Cluster, Engine, Lockstep, OperatorMoment, Request
+from simloop.serving import Cluster, Engine, Lockstep, Moment, OperatorMoment, Request
 from simloop.serving.patterns import find_operators
 from tests.serving.world import make_cluster, serve, token_times
 
@@ -220,6 +221,37 @@ def test_a_worker_without_hooks_is_not_walked() -> None:
     serve(cluster, BURST)
 
 
+def test_a_hook_for_a_group_leaves_the_others_alone() -> None:
+    cluster, seen = make_cluster(workers=3, route="round_robin"), set[str]()
+    for worker in cluster.workers:
+        worker.timing, worker.group = Roofline(LLAMA, A100), "even" if worker.index % 2 == 0 else "odd"
+
+    async def note(moment: Moment | OperatorMoment) -> None:
+        assert moment.worker is not None
+        seen.add(moment.worker.name)
+
+    cluster.after("layers[::4]", note, group="odd")
+    cluster.hook("admitted", note, group="odd")
+    assert [worker.walk is not None for worker in cluster.workers] == [False, True, False]
+    serve(cluster, BURST * 3)
+    assert seen == {"gpu-1"}
+    with pytest.raises(InputError, match=r"no group of workers is called 'add'; did you mean 'odd'\?"):
+        cluster.before("lm_head", note, group="add")
+
+
+def test_workers_of_two_groups_may_share_a_timing_model() -> None:
+    cluster, seen = cluster_of(workers=2, route="round_robin"), set[str]()
+    cluster.workers[1].group = "other"
+
+    async def note(moment: OperatorMoment) -> None:
+        seen.add(f"{moment.worker.group} {moment.operator}")
+
+    cluster.after("layers[0]", note, group="other")
+    cluster.after("lm_head", note)
+    serve(cluster, BURST)
+    assert seen == {"gpu lm_head", "other layers.0", "other lm_head"}
+
+
 def test_a_timing_model_of_ones_own_says_what_it_lacks() -> None:
     with pytest.raises(
         InputError, match="timing model ArbitraryPrice has iteration_ns alone: breakpoints at operators"
@@ -301,6 +333,21 @@ def test_a_request_may_be_aborted_while_a_hook_waits() -> None:
     simloop.run(main())
     assert requests[0].reason == "aborted by the client"
     assert cluster.workers[0].kv.used == 0
+
+
+def test_a_walk_in_real_time() -> None:
+    cluster, seen = cluster_of(), list[str]()
+
+    async def note(moment: OperatorMoment) -> None:
+        seen.append(moment.operator)
+
+    async def main() -> None:
+        cluster.after("layers[15:17]", note)
+        async with cluster:
+            await cluster.generate(prompt_tokens=20, output_tokens=2)
+
+    asyncio.run(main())
+    assert seen == ["layers.15", "layers.16"] * 2
 
 
 def test_calls_are_what_the_plan_runs() -> None:
