@@ -167,6 +167,32 @@ def test_a_hook_that_waits_moves_all_that_is_behind_it() -> None:
     assert finish_ns[2] == finish_ns[0] + 4 * 4 * 1_000_000
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 3_000_000), min_size=1, max_size=9), st.integers(1, 3))
+def test_every_call_comes_so_much_later_as_hooks_before_it_waited(waits: list[int], tokens: int) -> None:
+    cluster, seen = cluster_of(), list[int]()
+    begun_ns = late_ns = wanted = 0
+    places = [place.last for place in find_operators("layers[::4].o_proj", CALLS, LLAMA)]
+
+    async def wait(moment: OperatorMoment) -> None:
+        nonlocal late_ns, wanted, begun_ns
+        if len(seen) % len(places) == 0:
+            begun_ns, late_ns = cluster.workers[0].busy_ns, 0
+        total_ns = TIMING.iteration_ns(moment.batch)
+        (mark_ns,) = Timeline(TIMING).marks_ns(moment.batch, total_ns, [places[len(seen) % len(places)]])
+        assert moment.time_ns == begun_ns + mark_ns + late_ns
+        seen.append(moment.time_ns)
+        late_ns += waits[len(seen) % len(waits)]
+        wanted += waits[len(seen) % len(waits)]
+        await simloop.sleep_ns(waits[len(seen) % len(waits)])
+
+    cluster.after("layers[::4].o_proj", wait)
+    (request,) = serve(cluster, [(0, 50, tokens)])
+    (plain,) = serve(cluster_of(), [(0, 50, tokens)])
+    assert len(seen) == 8 * tokens
+    assert request.finish_ns == plain.finish_ns + wanted
+
+
 def test_hooks_may_be_added_while_the_cluster_runs() -> None:
     cluster, seen = cluster_of(), list[str]()
 
