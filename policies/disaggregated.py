@@ -37,7 +37,9 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
     async def __call__(self, worker: Worker) -> Batch:
         """Return the next iteration of a worker."""
         if worker.group == self.prefill:
-            for request in [request for request in worker.running if request.phase is Phase.DECODING]:
-                worker.hand_back(request)
+            decoding = [request for request in worker.running if request.phase is Phase.DECODING]
+            for request in decoding:
+                if not request.in_flight:
+                    worker.hand_back(request)
         batch: Batch = await self.vllm(worker)
         return batch

@@ -16,6 +16,7 @@ Parameters:
 from __future__ import annotations
 
 from simloop.serving import Batch, Worker
+from simloop.serving.admission import last_running
 from simloop.serving.policy import check_number
 
 IGNORES = ("max_num_batched_tokens", "long_prefill_token_threshold", "scheduler_reserve_full_isl", "scheduling_policy")
@@ -31,7 +32,7 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
         """Return the next iteration of a worker."""
         preempted = False
         while worker.decoding.blocks_needed > worker.kv.free:
-            worker.preempt(next(reversed(worker.running)))
+            worker.preempt(last_running(worker))
             preempted = True
         batch = worker.batch()
         batch.add_decodes()

@@ -19,7 +19,12 @@ from simloop.serving import Batch, Worker
 from simloop.serving.admission import admit_whole
 from simloop.serving.policy import check_number
 
-IGNORES = ("max_num_batched_tokens", "long_prefill_token_threshold", "scheduler_reserve_full_isl")
+IGNORES = (
+    "max_num_batched_tokens",
+    "long_prefill_token_threshold",
+    "scheduler_reserve_full_isl",
+    "pipeline_parallel_size",
+)
 
 
 class schedule:  # noqa: N801 - named after what it is, like the functions

@@ -21,7 +21,8 @@ Parameters:
 from __future__ import annotations
 
 from simloop.errors import InputError
-from simloop.serving import Batch, KVBlocks, Phase, Request, Worker, urgency
+from simloop.serving import Batch, KVBlocks, Phase, Request, Worker
+from simloop.serving.admission import last_running
 from simloop.serving.policy import check_number
 
 
@@ -67,17 +68,10 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
             worker.admit(request)
             batch.add_prefill(request, request.to_prefill)
         if not batch:
-            while worker.running and kv.free < worker.decoding.blocks_needed + room_in_last(worker):
+            while worker.decoding.size and kv.free < worker.decoding.blocks_needed + room_in_last(worker):
                 worker.preempt(last_running(worker))
             batch.add_decodes()
         return batch
-
-
-def last_running(worker: Worker) -> Request:
-    """Return the request that loses its blocks next."""
-    if worker.engine.scheduling_policy == "fcfs":
-        return next(reversed(worker.running))
-    return max(worker.running, key=urgency)
 
 
 def room_in_last(worker: Worker) -> int:
@@ -88,7 +82,9 @@ def room_in_last(worker: Worker) -> int:
 def next_chunks(worker: Worker) -> dict[Request, int]:
     """Return how many prompt tokens each partly read prompt gets, in order of admission."""
     budget = worker.engine.max_num_batched_tokens - len(worker.decoding)
-    wanted = {request: min(request.to_prefill, threshold(worker)) for request in worker.prefilling}
+    wanted = {
+        request: min(request.to_prefill, threshold(worker)) for request in worker.prefilling if request.to_prefill
+    }
     if sum(wanted.values()) <= budget:
         return wanted
     last = next(reversed(worker.running))
@@ -101,6 +97,8 @@ def chunks_in_order(worker: Worker, wanted: dict[Request, int]) -> dict[Request,
     """Walk everybody in order of admission: who comes after the end of the token budget sits this iteration out."""
     budget, chunks = worker.engine.max_num_batched_tokens, {}
     for request in worker.running:
+        if request.in_flight and request not in wanted:
+            continue
         tokens = min(wanted.get(request, 1), budget)
         budget -= tokens
         if tokens and request in wanted:
@@ -111,10 +109,16 @@ def chunks_in_order(worker: Worker, wanted: dict[Request, int]) -> dict[Request,
 
 
 def make_room(worker: Worker, chunks: dict[Request, int]) -> bool:
-    """Preempt requests until the others have the blocks they need; say whether anybody was."""
+    """Preempt requests until the others have the blocks they need; say whether anybody was.
+
+    Nobody is preempted for the next chunk of a prompt whose last one is still under way in a pipeline stage.
+    """
     kv, needed, preempted = worker.kv, 0, False
     for request, tokens in chunks.items():
         needed += new_blocks(request, tokens, kv)
+    for request in [request for request in reversed(chunks) if request.in_flight]:
+        if worker.decoding.blocks_needed + needed > kv.free:
+            needed -= new_blocks(request, chunks.pop(request), kv)
     while worker.decoding.blocks_needed + needed > kv.free:
         if worker.engine.scheduling_policy == "priority":
             make_room_by_urgency(worker, chunks)
@@ -136,7 +140,7 @@ def make_room_by_urgency(worker: Worker, chunks: dict[Request, int]) -> None:
     for request in list(worker.paused):
         worker.resume(request)
     chunks.clear()
-    in_order, kv = list(worker.running), worker.kv
+    in_order, kv = [request for request in worker.running if not request.in_flight], worker.kv
     given: dict[Request, int] = {}
     for place, request in enumerate(in_order):
         budget = worker.engine.max_num_batched_tokens - sum(given.values())

@@ -197,7 +197,7 @@ class _Session:
             self.reason = f"stopped at until_s = {self.scenario.until_s:g}"
         result = Result(
             self.records,
-            step_ends=[worker.step_ends for worker in world.workers],
+            step_ends=world.step_ends,
             worker_names=[worker.name for worker in world.workers],
             scenario=msgspec.to_builtins(self.scenario),
             seed=self.scenario.seed,
@@ -207,6 +207,7 @@ class _Session:
             reason=self.reason,
             slo=self.scenario.slo,
             iterations=sum(worker.iterations for worker in world.workers),
+            stage_busy_ns=[worker.stages.busy_ns if worker.stages else [] for worker in world.workers],
         )
         broken = check_conservation(result) if self.check else []
         if broken:

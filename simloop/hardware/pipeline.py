@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from simloop.hardware.device import Device
-from simloop.hardware.roofline import Roofline
-from simloop.hardware.timing import IterationShape
-from simloop.model import Model, Plan, Routing
+from simloop.hardware.timing import IterationShape, TimingModel
+from simloop.model import Model, Plan, shard
 
 __all__ = ["Pipeline"]
 
@@ -17,53 +18,44 @@ class Pipeline:
     several batches at once are the caller's to run: :meth:`stage_ns` and :meth:`send_ns` are what each step takes.
 
     Args:
-        model: The model.
-        device: The device of every rank.
+        model: The model, in the precision that it is served in.
+        device: The device of every rank; its card states the links.
         plan: How the model is spread over devices.
-        dtype: As for :class:`~simloop.hardware.Roofline`, like the rest.
-        cuda_graphs: Whether decode-only iterations are replayed from CUDA graphs.
-        kv_cache_dtype: Precision of the KV cache.
-        routing: How tokens spread over experts.
+        price: Returns the timing model of a stage: a :class:`~simloop.hardware.Roofline`, say.
 
     Raises:
-        InputError: As for :class:`~simloop.hardware.Roofline`.
+        InputError: The card states no links, or the plan does not divide the model.
+
+    Example:
+        >>> plan = Plan(pipeline_parallel=2)
+        >>> pipeline = Pipeline(model, device, plan, lambda stage: Roofline(model, device, plan=plan, stage=stage))
     """
 
-    def __init__(
-        self,
-        model: Model,
-        device: Device,
-        plan: Plan,
-        *,
-        dtype: str | None = None,
-        cuda_graphs: bool = True,
-        kv_cache_dtype: str | None = None,
-        routing: Routing | None = None,
-    ) -> None:
-        if plan.pipeline_parallel > 1:
-            device.links()
-        self.stages = tuple(
-            Roofline(
-                model,
-                device,
-                dtype=dtype,
-                cuda_graphs=cuda_graphs,
-                plan=plan,
-                stage=stage,
-                kv_cache_dtype=kv_cache_dtype,
-                routing=routing,
-            )
-            for stage in range(plan.pipeline_parallel)
-        )
+    def __init__(self, model: Model, device: Device, plan: Plan, price: Callable[[int], TimingModel]) -> None:
+        self.plan = plan
+        self._links = device.links()
+        self._sent_bytes = [stage.send_elements * model.dtype_bytes for stage in shard(model, plan)]
+        self.stages = tuple(price(stage) for stage in range(plan.pipeline_parallel))
 
     def stage_ns(self, shape: IterationShape, stage: int) -> int:
         """Return how long one stage works on a batch, nanoseconds."""
         return self.stages[stage].iteration_ns(shape)
 
     def send_ns(self, shape: IterationShape, stage: int) -> int:
-        """Return how long a stage takes to hand a batch to the next, nanoseconds; 0 for the last."""
-        return self.stages[stage].send_ns(shape.num_tokens)
+        """Return how long a stage takes to hand a batch to the next, nanoseconds; 0 for the last.
+
+        Each tensor-parallel rank sends its part of the hidden state and the residual; the receivers gather the parts.
+        """
+        size, ranks = shape.num_tokens * self._sent_bytes[stage], self.plan.tensor_parallel
+        if not self._sent_bytes[stage]:
+            return 0
+        ns = self._links.send_ns(size / ranks)
+        if ranks > 1:
+            ns += sum(self._links.collective_ns("all_gather", ranks, size))
+        return round(ns)
 
     def iteration_ns(self, shape: IterationShape) -> int:
         """Return how long a batch takes through all stages, nanoseconds."""
-        return sum(stage.iteration_ns(shape) + stage.send_ns(shape.num_tokens) for stage in self.stages)
+        return sum(
+            self.stage_ns(shape, stage) + self.send_ns(shape, stage) for stage in range(self.plan.pipeline_parallel)
+        )

@@ -150,20 +150,6 @@ class Roofline:
             return int((ns if ns > self._launching_ns else self._launching_ns) + 0.5)
         return int(ns + self._launch_ns + 0.5)
 
-    def send_ns(self, tokens: int) -> int:
-        """Return the time of handing ``tokens`` tokens to the next pipeline stage, nanoseconds; 0 after the last.
-
-        Each tensor-parallel rank sends its part of the hidden state and the residual; the receivers gather the parts.
-        """
-        if not self.stage.send_elements:
-            return 0
-        ranks = self.plan.tensor_parallel
-        size = tokens * self.stage.send_elements * self.model.dtype_bytes
-        ns = self.device.links().send_ns(size / ranks)
-        if ranks > 1:
-            ns += sum(self.device.links().collective_ns("all_gather", ranks, size))
-        return round(ns)
-
     def explain(self, shape: IterationShape) -> list[OperatorTime]:
         """Return where the time of an iteration goes, in order of execution; the sum is :meth:`iteration_ns`.
 

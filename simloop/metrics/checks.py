@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import attrs
@@ -68,7 +69,7 @@ def _token_violations(result: Result) -> Iterator[str]:
 
 
 def _worker_violations(result: Result) -> Iterator[str]:
-    for name, ends in zip(result.worker_names, result.step_ends, strict=True):
+    for ends, name in zip_longest(result.step_ends, result.worker_names, fillvalue="with a further micro-batch"):
         if (np.diff(np.array(ends, np.int64)) < 0).any():
             yield f"worker {name}: its step ends do not ascend"
     series = result.series

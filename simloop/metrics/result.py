@@ -34,7 +34,8 @@ class Result:
 
     Attributes:
         records: What serving wrote down.
-        step_ends: Per worker, the end time of each of its decode steps, in ns.
+        step_ends: The end time of each decode step in ns: per worker, then per further micro-batch of those with
+            pipeline stages.
         worker_names: Per worker, its name.
         scenario: The scenario as resolved: plain mappings, sequences and scalars.
         seed: The seed of the run.
@@ -44,6 +45,7 @@ class Result:
         reason: Why the run is not complete.
         slo: The latency limits that goodput counts by, if any.
         iterations: Iterations of all workers together.
+        stage_busy_ns: Per worker, how long each of its pipeline stages worked and sent; empty if it has one only.
     """
 
     records: Records
@@ -57,6 +59,7 @@ class Result:
     reason: str | None = None
     slo: SLO | None = None
     iterations: int = 0
+    stage_busy_ns: Sequence[Sequence[int]] = ()
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else f"PARTIAL: {self.reason}"

@@ -154,10 +154,13 @@ def _workers(result: Result) -> dict[str, Any]:
     series, duration = result.series, result.duration_ns
     utilisation = series.totals("busy_ns") / max(duration, 1)
     kv_mean, kv_max = series.mean_over_time(series.kv_usage, duration), series.peaks(series.kv_usage)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "utilisation": busy, "mean_kv_usage": mean, "max_kv_usage": peak}
         for name, busy, mean, peak in zip(result.worker_names, utilisation, kv_mean, kv_max, strict=True)
     ]
+    for row, stages in zip(rows, result.stage_busy_ns, strict=False):
+        if stages:
+            row["stage_utilisation"] = [busy / max(duration, 1) for busy in stages]
     return {
         "mean_utilisation": utilisation.mean() if len(utilisation) else None,
         "mean_kv_usage": kv_mean.mean() if len(kv_mean) else None,

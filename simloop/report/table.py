@@ -142,6 +142,19 @@ def _use(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "utilisation",
         f"{_percent(summary['mean_utilisation'])}{spread}; {_count(summary['iterations'], 'iteration')}",
     )
+    yield from _stages([worker for worker in summary["workers"] if "stage_utilisation" in worker])
+
+
+def _stages(workers: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Say how busy the pipeline stages were, and what share of the workers' busy time they stood idle."""
+    if not workers:
+        return
+    stages = [worker["stage_utilisation"] for worker in workers]
+    busy = sum(sum(each) / len(each) for each in stages)
+    working = sum(worker["utilisation"] for worker in workers)
+    low, high = min(map(min, stages)), max(map(max, stages))
+    bubbles = f"; bubbles {_percent(1 - busy / working)} of the workers' busy time" if working else ""
+    yield "pipeline stages", f"busy {_percent(low)} to {_percent(high)} of the time{bubbles}"
 
 
 def _refused(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -9,13 +9,33 @@ from typing import Any, TypeVar
 import attrs
 
 from simloop.errors import InputError
-from simloop.hardware import Device, MemoryPlan, Roofline, TimingModel, load_device, memory_plan
+from simloop.hardware import (
+    Device,
+    MemoryPlan,
+    Pipeline,
+    Roofline,
+    TimingModel,
+    load_device,
+    memory_plan,
+    serving_dtype,
+)
 from simloop.hardware.profile import KernelTiming, ProfileTiming
 from simloop.model import Experts, Model, Plan, load_model
 from simloop.network import Fabric, switch
 from simloop.scenario.engines import check_engine
 from simloop.scenario.structs import HookRef, Network, PolicyRef, Scenario, WorkerGroup
-from simloop.serving import Cluster, Engine, Hooks, KVBlocks, Lockstep, PolicySource, Recorder, Worker, load_policy
+from simloop.serving import (
+    Cluster,
+    Engine,
+    Hooks,
+    KVBlocks,
+    Lockstep,
+    PolicySource,
+    Recorder,
+    Stages,
+    Worker,
+    load_policy,
+)
 from simloop.serving.check import check_worker
 from simloop.serving.policy_files import fresh_policy_files
 
@@ -130,12 +150,32 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
 
 def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> TimingModel:
     """Return what prices the iterations of a group."""
+    if plan.pipeline_parallel == 1:
+        return _stage_timing(spec, model, device, plan, None)
+    if spec.timing.model == "profile":
+        raise InputError(
+            "found 'profile', expected 'kernels' or 'roofline': profiles are of whole models, not of stages",
+            path="model",
+        )
+    served = model.with_dtype(serving_dtype(model, device, spec.engine.dtype))
+    return Pipeline(served, device, plan, lambda stage: _stage_timing(spec, model, device, plan, stage))
+
+
+def _stage_timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, stage: int | None) -> TimingModel:
+    """Return what prices one pipeline stage; without a number, the whole model."""
     timing, engine, overheads = spec.timing, spec.engine, spec.timing.added()
     if timing.model == "roofline":
-        return Roofline(model, device, dtype=engine.dtype, plan=plan, kv_cache_dtype=engine.kv_cache_dtype)
+        return Roofline(model, device, dtype=engine.dtype, plan=plan, stage=stage, kv_cache_dtype=engine.kv_cache_dtype)
     if timing.model == "kernels":
         return KernelTiming(
-            timing.path or "", model, device, dtype=engine.dtype, plan=plan, overheads=overheads, strict=timing.strict
+            timing.path or "",
+            model,
+            device,
+            dtype=engine.dtype,
+            plan=plan,
+            stage=stage,
+            overheads=overheads,
+            strict=timing.strict,
         )
     return ProfileTiming(
         timing.path or "",
@@ -150,9 +190,11 @@ def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> Timi
 
 def _plan(engine: Engine, model: Model, path: str) -> Plan:
     """Return how a worker's engine spreads the model over devices; refuse what would have no effect."""
-    if (found := engine.pipeline_parallel_size) > 1:
-        reason = "workers do not run stages yet"
-        raise InputError(f"found {found}, expected 1: {reason}", path=f"{path}.pipeline_parallel_size")
+    if engine.pipeline_parallel_size > 1 < engine.data_parallel_size and _mixture(model):
+        reason = "data-parallel ranks that share experts iterate together, which stages cannot"
+        raise InputError(
+            f"found {engine.pipeline_parallel_size}, expected 1: {reason}", path=f"{path}.pipeline_parallel_size"
+        )
     if engine.enable_expert_parallel:
         mixture = _mixture(model)
         if not mixture or engine.tensor_parallel_size * engine.data_parallel_size == 1:
@@ -160,6 +202,7 @@ def _plan(engine: Engine, model: Model, path: str) -> Plan:
             raise InputError(f"found true, expected false: {reason}", path=f"{path}.enable_expert_parallel")
     return Plan(
         tensor_parallel=engine.tensor_parallel_size,
+        pipeline_parallel=engine.pipeline_parallel_size,
         data_parallel=engine.data_parallel_size if _mixture(model) else 1,
         expert_parallel=engine.enable_expert_parallel,
     )
@@ -182,7 +225,7 @@ def _worker(
     scenario: Scenario, group: _Group, name: str, index: int, records: Recorder, hooks: Hooks, check: bool
 ) -> Worker:
     overheads = group.spec.timing.added()
-    return Worker(
+    worker = Worker(
         name=name,
         index=index,
         group=group.spec.name,
@@ -205,6 +248,9 @@ def _worker(
         warm_up_ns=round(1e3 * overheads.first_step_us) if overheads is not None else 0,
         request_ns=round(1e3 * overheads.request_us) if overheads is not None else 0,
     )
+    if isinstance(group.timing, Pipeline):
+        Stages.of(worker, group.timing, group.spec.engine.pipeline_parallel_size)
+    return worker
 
 
 def _hook(cluster: Cluster, ref: HookRef, path: str) -> None:

@@ -11,6 +11,7 @@ from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import PolicyInfo, PolicySource, load_policy, policy_info, policy_names
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status, urgency
+from simloop.serving.stages import Stages, StageTiming
 from simloop.serving.worker import SchedulePolicy, Worker
 
 __all__ = [
@@ -36,6 +37,8 @@ __all__ = [
     "Request",
     "RoutePolicy",
     "SchedulePolicy",
+    "StageTiming",
+    "Stages",
     "Status",
     "Token",
     "Worker",

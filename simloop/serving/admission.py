@@ -1,4 +1,4 @@
-"""What several scheduling policies do with the queue."""
+"""What several scheduling policies do with the queue and with those who run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from simloop.serving.batch import Batch
-from simloop.serving.request import Request
+from simloop.serving.request import Request, urgency
 from simloop.serving.worker import Worker
 
-__all__ = ["admit_whole", "keep_sorted"]
+__all__ = ["admit_whole", "keep_sorted", "last_running"]
 
 
 def admit_whole(worker: Worker, batch: Batch) -> None:
@@ -24,6 +24,13 @@ def admit_whole(worker: Worker, batch: Batch) -> None:
             break
         worker.admit(request, reserve_tokens=longest)
         batch.add_prefill(request, request.to_prefill)
+
+
+def last_running(worker: Worker) -> Request:
+    """Return the request that loses its blocks next: of those at hand the last admitted, or the least urgent one."""
+    if worker.engine.scheduling_policy == "fcfs":
+        return next(request for request in reversed(worker.running) if not request.in_flight)
+    return max((request for request in worker.running if not request.in_flight), key=urgency)
 
 
 def keep_sorted(worker: Worker, rank: Callable[[Request], Any], last: Request | None) -> Request | None:

@@ -10,6 +10,7 @@ from simloop.errors import PolicyError
 from simloop.serving.request import Phase, Request
 
 if TYPE_CHECKING:
+    from simloop.serving.cohort import Cohort
     from simloop.serving.worker import Worker
 
 __all__ = ["Batch"]
@@ -23,6 +24,7 @@ class Batch:
 
     Attributes:
         worker: Whose iteration it is.
+        cohort: The requests that decode in it, if any do.
         prefills: ``(request, tokens)`` for each prompt chunk.
         chunks: ``(new tokens, tokens already stored)`` for each prompt chunk of more than one token.
         num_tokens: New tokens of all requests.
@@ -30,10 +32,12 @@ class Batch:
         num_decodes: Requests with one new token.
         decode_context: Tokens they attend to, together, with the new ones.
         decodes: Whether the decoding requests take part.
-        spent: Whether it has been run.
+        spent: Whether it has been run, or runs.
+        stored: Whether its prompts' tokens count as stored before it ends.
     """
 
     worker: Worker
+    cohort: Cohort
     prefills: list[tuple[Request, int]] = attrs.Factory(list)
     chunks: list[tuple[int, int]] = attrs.Factory(list)
     num_tokens: int = 0
@@ -42,15 +46,22 @@ class Batch:
     decode_context: int = 0
     decodes: bool = False
     spent: bool = False
+    stored: bool = False
     _padded_to: int | None = None
     _single_contexts: list[int] | None = None
+
+    @property
+    def _turn(self) -> int:
+        """Iterations that began before this one."""
+        stages = self.worker.stages
+        return self.worker.iterations + (stages.in_flight if stages is not None else 0)
 
     @property
     def decode_context_min(self) -> int:
         """Tokens that the decoding request with the shortest context attends to, with its new one."""
         if self._padded_to is not None:
             return self._padded_to
-        shortest = [self.worker.decoding.extremes[0] + 1] if self.decodes else []
+        shortest = [self.cohort.extremes[0] + 1] if self.decodes else []
         return min(shortest + (self._single_contexts or []), default=0)
 
     @property
@@ -58,7 +69,7 @@ class Batch:
         """Tokens that the decoding request with the longest context attends to, with its new one."""
         if self._padded_to is not None:
             return self._padded_to
-        longest = [self.worker.decoding.extremes[1] + 1] if self.decodes else []
+        longest = [self.cohort.extremes[1] + 1] if self.decodes else []
         return max(longest + (self._single_contexts or []), default=0)
 
     def add_decodes(self) -> None:
@@ -67,7 +78,7 @@ class Batch:
         Raises:
             PolicyError: Too few blocks are free; preempt somebody first.
         """
-        cohort = self.worker.decoding
+        cohort = self.cohort
         size = cohort.size
         if size == 0 or self.decodes:
             return
@@ -80,7 +91,7 @@ class Batch:
         cohort.scheduled = self
         if cohort._hashed:
             for request in cohort.filling:
-                self.worker.kv.fill(request, request.computed + 1, self.worker.iterations)
+                self.worker.kv.fill(request, request.computed + 1, self._turn)
         self.num_decodes += size
         self.decode_context += cohort._context_base + size * cohort.step + size
         self.num_tokens += size
@@ -98,7 +109,7 @@ class Batch:
             raise PolicyError(
                 f"{tokens} tokens of {request!r} were scheduled; it has {request.to_prefill} left to prefill"
             )
-        if request._batch is not None:
+        if request._batch is not None and not request._batch.spent:
             raise PolicyError(f"{request!r} was scheduled for prefill twice")
         request._batch = self
         cached = request._computed
@@ -106,7 +117,7 @@ class Batch:
         if missing > 0:
             self.worker.kv.take(missing)
             request._blocks += missing
-        self.worker.kv.fill(request, cached + tokens, self.worker.iterations)
+        self.worker.kv.fill(request, cached + tokens, self._turn)
         self.prefills.append((request, tokens))
         if tokens > 1:
             self.chunks.append((tokens, cached))
@@ -130,6 +141,12 @@ class Batch:
         self.num_decodes = sequences
         self.decode_context = sequences * context
         self._padded_to = context
+
+    def store(self) -> None:
+        """Count its prompts' tokens as stored already: the next micro-batch, which follows it, may go on from there."""
+        self.stored = True
+        for request, tokens in self.prefills:
+            request._computed += tokens
 
     def refuse(self, worker: Worker) -> NoReturn:
         """Say why a worker cannot run this batch: it is another worker's, or it has run already.

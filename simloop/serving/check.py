@@ -25,10 +25,13 @@ def check_worker(worker: Worker, batch: Batch) -> None:
         "KV blocks held": (_held(worker), worker.kv.used),
         "free KV blocks": (_free(worker), worker.kv.free),
         "free KV blocks below zero": (min(worker.kv.free, 0), 0),
-        "decoding requests": (len(decoding), len(worker.decoding)),
-        "stored tokens of decoding requests": (sum(request.computed for request in decoding), worker.decoding.context),
-        "shortest and longest context": (_extremes(decoding), worker.decoding.extremes if decoding else (0, 0)),
-        "blocks needed next": (_needed(worker), worker.decoding.blocks_needed),
+        "decoding requests": (len(decoding), sum(map(len, worker.cohorts))),
+        "stored tokens of decoding requests": (
+            sum(request.computed for request in decoding),
+            sum(cohort.context for cohort in worker.cohorts),
+        ),
+        "shortest and longest context": (_extremes(decoding), _booked_extremes(worker)),
+        "blocks needed next": (_needed(worker), sum(cohort.blocks_needed for cohort in worker.cohorts)),
         "requests being prefilled": (
             sum(request.phase is Phase.PREFILLING for request in worker.running),
             len(worker.prefilling),
@@ -46,8 +49,15 @@ def _extremes(decoding: list[Request]) -> tuple[int, int]:
     return min(stored, default=0), max(stored, default=0)
 
 
+def _booked_extremes(worker: Worker) -> tuple[int, int]:
+    found = [cohort.extremes for cohort in worker.cohorts if cohort]
+    return min((low for low, _ in found), default=0), max((high for _, high in found), default=0)
+
+
 def _held(worker: Worker) -> int:
-    return sum(request.blocks for request in [*worker.running, *worker.leaving]) - _shared(worker)
+    """Count the blocks of everybody, and those that micro-batches under way have taken for their new tokens."""
+    held = sum(request.blocks for request in [*worker.running, *worker.leaving]) - _shared(worker)
+    return held + sum(cohort.blocks_needed for cohort in worker.cohorts if cohort.scheduled)
 
 
 def _shared(worker: Worker) -> int:

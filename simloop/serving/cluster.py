@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,7 @@ import attrs
 from simloop.clock import Event, add_note, now_ns, sleep_until_ns
 from simloop.errors import InputError, PolicyError, SimulationError, did_you_mean
 from simloop.network import Fabric
+from simloop.serving.cohort import Cohort
 from simloop.serving.generation import Generation
 from simloop.serving.hooks import Hook, Hooks, Listener, Moment, OperatorHook
 from simloop.serving.loads import LoadIndex
@@ -80,6 +82,19 @@ class Cluster:
         for worker in self.workers:
             worker.on_end = self._ended
             worker.on_hand_back = self._start
+        for row, cohort in enumerate(self._cohorts()):
+            cohort.row = row
+
+    def _cohorts(self) -> list[Cohort]:
+        """Return all workers' first micro-batches, whose rows are the workers' own, then the further ones."""
+        return [worker.cohorts[0] for worker in self.workers] + [
+            cohort for worker in self.workers for cohort in worker.cohorts[1:]
+        ]
+
+    @property
+    def step_ends(self) -> list[array[int]]:
+        """End of each decode iteration, ns, by the rows that the records know them by."""
+        return [cohort.step_ends for cohort in self._cohorts()]
 
     # -- what policies see -------------------------------------------------------------------------------------
 
@@ -280,9 +295,11 @@ class Cluster:
         add_note(self.describe)
         together = {rank for engine in self.lockstep for rank in engine.ranks}
         engines: list[Lockstep | Worker] = [*self.lockstep]
-        engines += [worker for worker in self.workers if worker not in together]
-        for engine in engines:
-            self._services.append(group.create_task(engine.run(), name=f"worker {engine.name}"))
+        engines += [worker for worker in self.workers if worker not in together and worker.stages is None]
+        services = [(f"worker {engine.name}", engine.run()) for engine in engines]
+        services += [service for worker in self.workers if worker.stages for service in worker.stages.services()]
+        for name, coroutine in services:
+            self._services.append(group.create_task(coroutine, name=name))
         if self.control is not None:
             self._services.append(group.create_task(self._run_control(), name=f"controller {self.control_name}"))
         return self

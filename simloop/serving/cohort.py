@@ -1,4 +1,4 @@
-"""All requests that decode on one worker, kept as one thing.
+"""Requests that decode together, kept as one thing: all of a worker's, or of one of its micro-batches.
 
 Decoding requests advance together, one token each, so an iteration changes three numbers: the step, and through it
 everybody's context and output. What a request looks like now follows from the step at which it joined.
@@ -7,6 +7,7 @@ Joining, leaving and finishing cost O(1); an iteration in which nobody does cost
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Iterable
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
@@ -23,16 +24,20 @@ __all__ = ["Cohort"]
 
 @attrs.define(eq=False)
 class Cohort:
-    """The decoding requests of a worker.
+    """Requests that get one token each in the same iterations.
 
     Attributes:
         block_size: Tokens in a KV block.
+        row: Number that the records know its steps by.
+        step_ends: End of each of its decode iterations, ns.
         step: Decode iterations so far.
         size: How many requests decode.
         scheduled: The batch that gives everybody a token, from when it takes the blocks for it until it is done.
     """
 
     block_size: int
+    row: int = 0
+    step_ends: array[int] = attrs.Factory(lambda: array("q"))
     step: int = 0
     size: int = 0
     scheduled: Batch | None = None
@@ -107,8 +112,9 @@ class Cohort:
             del self._finishing[last_step]
         self._release(request)
 
-    def advance(self) -> Collection[Request]:
+    def advance(self, end_ns: int) -> Collection[Request]:
         """Give every member one token; return those that have all of theirs, in the order in which they joined."""
+        self.step_ends.append(end_ns)
         self.step += 1
         self.scheduled = None
         finished = self._finishing.pop(self.step, None)

@@ -30,7 +30,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         kv_cache_dtype: Precision of the KV cache: ``auto`` (the model's own), ``bfloat16``, ``float16``, ``fp8``,
             ``fp8_e4m3`` or ``fp8_e5m2``.
         tensor_parallel_size: Devices that share every layer; a worker is all of them.
-        pipeline_parallel_size: Stages of consecutive layers. Only 1 so far.
+        pipeline_parallel_size: Stages of consecutive layers, which work on as many micro-batches at once; a worker is
+            all of them.
         data_parallel_size: Ranks with requests of their own. Where the model has experts the ranks share them and
             iterate together; otherwise they have nothing to do with each other.
         enable_expert_parallel: Give each rank whole experts, not a slice of each.

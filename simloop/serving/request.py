@@ -103,7 +103,7 @@ class Request:
 
     @property
     def computed(self) -> int:
-        """Tokens whose keys and values are stored."""
+        """Tokens whose keys and values are stored; in pipeline stages a prompt's from when their micro-batch starts."""
         cohort = self._cohort
         return self._computed if cohort is None else self._computed + cohort.step - self._joined
 
@@ -117,6 +117,12 @@ class Request:
             self._keys_of = block_size
             self._keys = _block_keys(self.hash_ids or (), self.hash_block_size, block_size, self.total_tokens)
         return self._keys
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a batch has it: between two iterations only with pipeline stages, which work on several at once."""
+        cohort = self._cohort
+        return self._batch is not None if cohort is None else cohort.scheduled is not None
 
     @property
     def to_prefill(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from array import array
 from bisect import insort
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -28,6 +27,7 @@ from simloop.serving.walk import Walk
 
 if TYPE_CHECKING:
     from simloop.serving.loads import LoadIndex
+    from simloop.serving.stages import Stages
 
 __all__ = ["SchedulePolicy", "Worker"]
 
@@ -58,7 +58,9 @@ class Worker:
         arriving: Requests on their way to the queue, for ``request_ns``.
         running: Requests admitted and not done, in order of admission (the values mean nothing).
         prefilling: Those of them whose prompt is not all read.
-        decoding: Those that decode.
+        decoding: Those that decode; with pipeline stages, those of the micro-batch that is scheduled now.
+        stages: Its pipeline stages, if it has more than one.
+        cohorts: The decoding requests of every micro-batch; one cohort without pipeline stages.
         leaving: Requests that were handed back and whose KV blocks are still here.
         admissions: How often a request was admitted.
         iterations: Iterations done.
@@ -69,7 +71,6 @@ class Worker:
         warm_up_ns: Time that the next iteration takes longer: the first of an engine does.
         request_ns: Time from a request's arrival to the queue: HTTP, tokeniser, message to the engine.
         busy_ns: Time spent in iterations.
-        step_ends: End of each decode iteration, ns.
         news: What has happened here and has not been told to hooks and clients.
         walk: Takes iterations from operator to operator, where operators have hooks.
         wake: Set when something changes that a sleeping worker may want to know.
@@ -104,6 +105,7 @@ class Worker:
     paused: dict[Request, None] = attrs.Factory(dict)
     leaving: dict[Request, None] = attrs.Factory(dict)
     decoding: Cohort = attrs.field(init=False)
+    cohorts: list[Cohort] = attrs.field(init=False)
     max_model_len: int = attrs.field(init=False)
     admissions: int = 0
     iterations: int = 0
@@ -111,8 +113,8 @@ class Worker:
     prefilled: int = 0
     preemptions: int = 0
     busy_ns: int = 0
-    step_ends: array[int] = attrs.Factory(lambda: array("q"))
     loads: tuple[LoadIndex, ...] = ()
+    stages: Stages | None = None
     wake: Event = attrs.field(init=False)
     busy: bool = False
     executing: bool = False
@@ -123,7 +125,8 @@ class Worker:
     _next_sample_ns: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.decoding = Cohort(self.kv.block_size)
+        self.decoding = Cohort(self.kv.block_size, self.index)
+        self.cohorts = [self.decoding]
         self.max_model_len = self.engine.max_model_len or self.model.max_model_len
         self.wake = Event(f"work for {self.name}")
         self.news = News(self.hooks)
@@ -137,7 +140,7 @@ class Worker:
             batch = await self.next_batch()
             if batch.num_tokens == 0:
                 self.stand_down()
-                await self._idle()
+                await self.idle()
                 continue
             start_ns = now_ns()
             self.executing = True
@@ -169,7 +172,7 @@ class Worker:
             if self.inbox:
                 self._read_inbox()
             if batch is None:
-                batch = Batch(self)
+                batch = self.batch()
             if batch.worker is not self or batch.spent:
                 batch.refuse(self)
             batch.spent = True
@@ -184,7 +187,7 @@ class Worker:
     def _go_on(self) -> None:
         for request in self._returned:
             if request.phase is Phase.PAUSED:  # nobody has aborted it meanwhile
-                self._join(request)
+                self._join(request, self.decoding)
         self._returned.clear()
 
     def _policy_error(self, error: BaseException) -> PolicyError:
@@ -205,7 +208,8 @@ class Worker:
             self._queue(self.inbox.popleft())
         self.wake.set()
 
-    async def _idle(self) -> None:
+    async def idle(self) -> None:
+        """Wait until there may be something to do."""
         if self.wake.is_set():  # something changed while the policy ran: ask it again, but let the others run
             await sleep_ns(0)
             return
@@ -220,19 +224,24 @@ class Worker:
         self.iterations += 1
         self.busy_ns += end_ns - start_ns
         if batch.decodes:
-            cohort = self.decoding
+            cohort = batch.cohort
             self.generated += cohort.size
-            self.step_ends.append(end_ns)
-            finished = cohort.advance()
+            finished = cohort.advance(end_ns)
             if self.news.listened or self.hooks.by_moment["token"]:
                 self.news.add_tokens(self.running, end_ns)
             if len(finished) > 1:  # together, but their blocks are freed in order of admission
                 finished = sorted(finished, key=_rank)
             for request in finished:
-                self._close_segment(request)
+                self._close_segment(request, cohort)
                 self._end(request, Status.FINISHED, end_ns)
         for request, tokens in batch.prefills:
-            self._commit_prefill(request, tokens, end_ns)
+            self.prefilled += tokens
+            if not batch.stored:
+                request._computed += tokens
+            if request._batch is batch:
+                request._batch = None
+                if request.to_prefill == 0:
+                    self._prompt_read(request, batch.cohort, end_ns)
         self.busy = False
         if self._aborted:
             self._drop_aborted(end_ns)
@@ -241,12 +250,7 @@ class Worker:
         if end_ns >= self._next_sample_ns:
             self.take_sample(end_ns)
 
-    def _commit_prefill(self, request: Request, tokens: int, end_ns: int) -> None:
-        self.prefilled += tokens
-        request._computed += tokens
-        request._batch = None
-        if request.to_prefill > 0:
-            return
+    def _prompt_read(self, request: Request, cohort: Cohort, end_ns: int) -> None:
         del self.prefilling[request]
         self.generated += 1
         request._generated += 1
@@ -256,27 +260,26 @@ class Worker:
             self.news.add("first_token", request, end_ns)
         self.news.add_token(request, end_ns)
         if request._generated == request.output_tokens:
-            request._joined = self.decoding.step
-            self._close_segment(request)
+            request._joined = cohort.step
+            self._close_segment(request, cohort)
             self._end(request, Status.FINISHED, end_ns)
         else:
-            self._join(request)
+            self._join(request, cohort)
 
-    def _join(self, request: Request) -> None:
-        self.decoding.join(request)
+    def _join(self, request: Request, cohort: Cohort) -> None:
+        cohort.join(request)
         request.phase = Phase.DECODING
         if request.listeners is not None:
             self.news.listened[request] = None
 
     def _leave(self, request: Request) -> None:
-        if self.decoding.scheduled is not None:
-            raise PolicyError(f"{request!r} was taken from the decoding after they had been added to the batch")
-        self.decoding.leave(request)
+        cohort = request._cohort or self.decoding
+        cohort.leave(request)
         self.news.listened.pop(request, None)
-        self._close_segment(request)
+        self._close_segment(request, cohort)
 
-    def _close_segment(self, request: Request) -> None:
-        self.records.segment(request.id, self.index, request._segment_ns, request._joined, self.decoding.step)
+    def _close_segment(self, request: Request, cohort: Cohort) -> None:
+        self.records.segment(request.id, cohort.row, request._segment_ns, request._joined, cohort.step)
         request._segment_ns = -1
 
     def _end(self, request: Request, status: Status, end_ns: int, reason: str | None = None) -> None:
@@ -345,7 +348,7 @@ class Worker:
         """End a request before its time: at once, or when the iteration is over that is being scheduled or runs."""
         if request.phase is Phase.DONE:
             return
-        if self.busy and not (self.executing and request.phase is Phase.WAITING):
+        if request.in_flight or (self.busy and not (self.executing and request.phase is Phase.WAITING)):
             self._aborted.append((request, reason))
         else:
             self._drop(request, reason, now_ns())
@@ -354,7 +357,7 @@ class Worker:
 
     def batch(self) -> Batch:
         """Return an empty batch to fill."""
-        return Batch(self)
+        return Batch(self, self.decoding)
 
     def admit(self, request: Request, *, reserve_tokens: int = 0) -> None:
         """Move a request from the queue to the running ones.
@@ -421,6 +424,7 @@ class Worker:
         self._check_between("paused")
         if request.phase is not Phase.DECODING or request.worker is not self:
             raise PolicyError(f"{request!r} was paused on {self.name}, where it does not decode")
+        self._check_at_hand(request, "paused")
         self._leave(request)
         request.phase = Phase.PAUSED
         self.paused[request] = None
@@ -436,7 +440,7 @@ class Worker:
         if request not in self.paused:
             raise PolicyError(f"{request!r} was resumed on {self.name}, where it is not paused")
         del self.paused[request]
-        self._join(request)
+        self._join(request, self.decoding)
         self.news.add_turn("resumed", "paused", request)
 
     def hand_back(self, request: Request) -> None:
@@ -479,7 +483,13 @@ class Worker:
             index.changed(self)
 
     async def changed(self) -> None:
-        """Wait until a request arrives, or anything else happens that a policy may want to react to."""
+        """Wait until a request arrives, or anything else happens that a policy may want to react to.
+
+        Raises:
+            PolicyError: Micro-batches are under way, whose end would wait for the policy.
+        """
+        if self.stages is not None and self.stages.in_flight:
+            raise PolicyError(f"{self.name} cannot wait while its stages work: return an empty batch instead")
         self.wake.clear()
         busy = self.busy
         self.stand_down()
@@ -511,20 +521,18 @@ class Worker:
 
     def close_books(self) -> list[Request]:
         """At the end of a run that was cut short: close the segments, and return who was still here."""
-        self.decoding.scheduled = None
         for request in list(self.running):
             if request.phase is Phase.DECODING:
                 self._leave(request)
             elif request._segment_ns >= 0:
-                self._close_segment(request)
+                self._close_segment(request, self.decoding)
         return [*self.running, *self.waiting, *self.inbox, *self.arriving]
 
     def _stop(self, request: Request, verb: str) -> None:
         self._check_between(verb)
         if request.worker is not self or request not in self.running:
             raise PolicyError(f"{request!r} was {verb} on {self.name}, where it does not run")
-        if request._batch is not None:
-            raise PolicyError(f"{request!r} was {verb} after its prompt had been added to the batch")
+        self._check_at_hand(request, verb)
         if request.phase is Phase.DECODING:
             self._leave(request)
         self.prefilling.pop(request, None)
@@ -541,6 +549,10 @@ class Worker:
                 f"a request was {verb} on {self.name} while an iteration runs: only between two is it safe"
             )
 
+    def _check_at_hand(self, request: Request, verb: str) -> None:
+        if request.in_flight:
+            raise PolicyError(f"{request!r} was {verb} on {self.name} after it had been added to a batch")
+
     def _drop(self, request: Request, reason: str, time_ns: int) -> None:
         if request.phase is Phase.WAITING:
             next(queue for queue in (self.arriving, self.inbox, self.waiting) if request in queue).remove(request)
@@ -554,7 +566,10 @@ class Worker:
     def _drop_aborted(self, end_ns: int) -> None:
         aborted, self._aborted = self._aborted, []
         for request, reason in aborted:
-            self._drop(request, reason, end_ns)
+            if request.in_flight:
+                self._aborted.append((request, reason))
+            else:
+                self._drop(request, reason, end_ns)
 
     def describe(self) -> str:
         """Return one line about its state, for reports."""

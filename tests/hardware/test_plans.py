@@ -21,6 +21,7 @@ from simloop.model import (
     Experts,
     Gemm,
     LatentAttention,
+    Model,
     Plan,
     RandomRouting,
     Recorded,
@@ -152,9 +153,13 @@ def test_more_ranks_are_faster_and_never_as_fast_as_ideal() -> None:
         assert before / 2 < after < before
 
 
+def pipeline_of(model: Model, device: Device, plan: Plan) -> Pipeline:
+    return Pipeline(model, device, plan, lambda stage: Roofline(model, device, plan=plan, stage=stage))
+
+
 def test_a_pipeline_is_the_sum_of_its_stages_and_sends() -> None:
     model, device, plan = load_model("llama-3.1-8b"), load_device("a100-sxm-80gb"), Plan(pipeline_parallel=4)
-    pipeline, shape = Pipeline(model, device, plan), Shape.prefill(512)
+    pipeline, shape = pipeline_of(model, device, plan), Shape.prefill(512)
     stages = [pipeline.stage_ns(shape, stage) for stage in range(4)]
     sends = [pipeline.send_ns(shape, stage) for stage in range(4)]
     assert pipeline.iteration_ns(shape) == sum(stages) + sum(sends)
@@ -166,10 +171,10 @@ def test_a_pipeline_is_the_sum_of_its_stages_and_sends() -> None:
 
 def test_tensor_parallel_stages_send_their_part_and_gather() -> None:
     model, device = load_model("llama-3.1-8b"), load_device("a100-sxm-80gb")
-    stage = Roofline(model, device, plan=Plan(tensor_parallel=2, pipeline_parallel=2), stage=0)
+    pipeline = pipeline_of(model, device, Plan(tensor_parallel=2, pipeline_parallel=2))
     size = 64 * 2 * 4096 * 2
     expected = device.links().send_ns(size / 2) + sum(device.links().collective_ns("all_gather", 2, size))
-    assert stage.send_ns(64) == round(expected)
+    assert pipeline.send_ns(Shape.prefill(64), 0) == round(expected)
 
 
 def test_a_stage_has_to_be_chosen() -> None:
@@ -187,7 +192,7 @@ def test_a_plan_needs_links() -> None:
     with pytest.raises(InputError, match="states no interconnect"):
         Roofline(model, device, plan=Plan(tensor_parallel=2))
     with pytest.raises(InputError, match="states no interconnect"):
-        Pipeline(model, device, Plan(pipeline_parallel=2))
+        pipeline_of(model, device, Plan(pipeline_parallel=2))
 
 
 def test_skewed_routing_costs_time_where_experts_are_on_ranks() -> None:

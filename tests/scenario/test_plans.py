@@ -53,7 +53,7 @@ def test_a_mixture_with_whole_experts_on_each_device() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (scenario(pipeline_parallel_size=2), r"workers\[0\].engine.pipeline_parallel_size: found 2, expected 1"),
+        (scenario(pipeline_parallel_size=64), r"workers\[0\]: 32 layers cannot make 64 pipeline stages"),
         (
             scenario(enable_expert_parallel=True, tensor_parallel_size=2),
             r"workers\[0\].engine.enable_expert_parallel: found true, expected false: llama-3.1-8b has no experts",

@@ -12,7 +12,7 @@ Price = Callable[[list[tuple[int, int]], int, int, int, int], int]
 """chunks, number of decodes, their context, new tokens, sequences -> ns."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Ref:
     """One request, with everything about it in plain sight."""
 
@@ -26,6 +26,7 @@ class Ref:
     priority: int = 0
     table: list[int] = field(default_factory=list)
     preemptions: int = 0
+    flights: int = 0
     scheduled_ns: int = -1
     cached_tokens: int = 0
     token_ns: list[int] = field(default_factory=list)
@@ -130,6 +131,68 @@ def run(requests: Sequence[Ref], setting: Setting, scheduler: Scheduler, price: 
         assert not held & set(pool.free)
 
 
+StagePrice = Callable[[int, int, int], int]
+"""price of the whole step, its tokens, stage -> ns that the stage works on it and sends it."""
+
+
+def run_stages(
+    requests: Sequence[Ref], setting: Setting, scheduler: Scheduler, price: Price, stages: int, stage_price: StagePrice
+) -> None:
+    """Serve the requests in pipeline stages; their fields hold the result."""
+    now, todo, pool = 0, list(requests), Pool(list(range(setting.total_blocks)))
+    waiting: list[Ref] = []
+    running: list[Ref] = []
+    flights: list[tuple[int, list[Ref], list[Ref]]] = []  # end, everybody in it, whoever gets a token
+    free_at = [0] * stages
+    while todo or waiting or running:
+        while todo and todo[0].arrival_ns <= now:
+            waiting.append(todo.pop(0))
+        step, again = scheduler(waiting, running, setting, pool, now) if len(flights) < stages else ([], False)
+        if step:
+            whole, moment = _price(step, price), now
+            for stage in range(stages):
+                moment = max(moment, free_at[stage]) + stage_price(whole, sum(n for _, n in step), stage)
+                free_at[stage] = moment
+            for request, tokens in step:
+                request.computed += tokens
+                request.flights += 1
+            flights.append((moment, [r for r, _ in step], [r for r, _ in step if r.computed == r.reached]))
+        elif flights:
+            now, everybody, given = flights.pop(0)
+            for request in everybody:
+                request.flights -= 1
+            for request in given:
+                request.generated += 1
+                request.token_ns.append(now)
+            for request in [r for r in running if r.generated == r.output]:
+                running.remove(request)
+                pool.give_back(request.table)
+                request.table = []
+        elif not again:
+            now = todo[0].arrival_ns
+        held = {block for r in running for block in r.table}
+        assert len(held) + len(pool.free) == setting.total_blocks
+        assert not held & set(pool.free)
+
+
+def _crowded_out(running: list[Ref], setting: Setting, pool: Pool) -> set[Ref]:
+    """Return who gets no next chunk while the last one is in a micro-batch, because others lack blocks."""
+    budget, wanted = setting.max_num_batched_tokens, {}
+    for request in running:
+        wanted[request] = min(request.reached - request.computed, setting.threshold or 10**9, budget)
+        budget -= wanted[request]
+    skipped: set[Ref] = set()
+
+    def needed() -> int:
+        some = [(r, n) for r, n in wanted.items() if n and r not in skipped]
+        return sum(max(0, setting.blocks_for(r.computed + n) - len(r.table)) for r, n in some)
+
+    for request in reversed([r for r, n in wanted.items() if n and r.flights]):
+        if needed() > len(pool.free):
+            skipped.add(request)
+    return skipped
+
+
 def _price(step: Step, price: Price) -> int:
     decodes = [r for r, tokens in step if tokens == 1]
     chunks = [(tokens, r.computed) for r, tokens in step if tokens > 1]
@@ -168,12 +231,18 @@ def vllm(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, n
     budget, preempted = setting.max_num_batched_tokens, False
     step: Step = []
     index = 0
+    skipped = _crowded_out(running, setting, pool)
     while index < len(running) and budget > 0:
         request = running[index]
         tokens = min(request.reached - request.computed, setting.threshold or 10**9, budget)
+        if tokens == 0 or request in skipped:  # all of it, or a chunk before this one, is in a micro-batch
+            budget -= tokens
+            index += 1
+            continue
         gone = False
         while not _grow(request, request.computed + tokens, setting, pool):
-            victim = max(running, key=_urgency) if setting.by_priority else running[-1]
+            at_hand = [r for r in running if not r.flights]
+            victim = max(at_hand, key=_urgency) if setting.by_priority else at_hand[-1]
             running.remove(victim)
             if any(r is victim for r, _ in step):
                 budget += sum(n for r, n in step if r is victim)
@@ -193,6 +262,7 @@ def vllm(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, n
         step.append((request, tokens))
         budget -= tokens
         index += 1
+    budget = setting.max_num_batched_tokens - sum(tokens for _, tokens in step)
     while waiting and not preempted and len(running) < setting.max_num_seqs and budget > 0:
         request = min(waiting, key=_urgency) if setting.by_priority else waiting[0]
         found = _found(request, setting, pool)

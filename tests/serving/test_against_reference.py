@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simloop.serving import Engine
 from tests.serving import reference
-from tests.serving.world import make_cluster, price_ns, serve, token_times
+from tests.serving.world import make_cluster, price_ns, serve, stage_send_ns, stage_work_ns, token_times
 
 Arrivals = list[tuple[int, int, int]]
 Hashes = list[tuple[int, ...]]
@@ -77,12 +77,17 @@ def engine_of(setting: reference.Setting) -> Engine:
     )
 
 
+def stage_ns(whole_ns: int, tokens: int, stage: int) -> int:
+    return stage_work_ns(whole_ns, stage) + stage_send_ns(tokens, stage)
+
+
 def compare(
     rows: Arrivals,
     setting: reference.Setting,
     policy: str,
     params: dict[str, Any] | None = None,
     hashes: Hashes | None = None,
+    stages: int = 1,
 ) -> tuple[int, int]:
     """Run both, assert that they agree, and return how many preemptions and tokens from the prefix cache there were."""
     keys = hashes or [()] * len(rows)
@@ -92,8 +97,13 @@ def compare(
     scheduler = {"vllm": reference.vllm, "orca": reference.orca, "0.6": reference.vllm_06}[policy]
     if policy == "0.6":
         policy, params = "vllm", {"version": "0.6", "watermark": setting.watermark}
-    reference.run(slow, setting, scheduler, price_ns)
-    cluster = make_cluster(schedule=policy, params=params, engine=engine_of(setting), blocks=setting.total_blocks)
+    if stages > 1:
+        reference.run_stages(slow, setting, scheduler, price_ns, stages, stage_ns)
+    else:
+        reference.run(slow, setting, scheduler, price_ns)
+    cluster = make_cluster(
+        schedule=policy, params=params, engine=engine_of(setting), blocks=setting.total_blocks, stages=stages
+    )
     fast = serve(cluster, rows, keys, setting.block_size, 3 if setting.by_priority else 1)
     times = token_times(cluster)
     for mine, theirs in zip(fast, slow, strict=True):
@@ -161,3 +171,17 @@ def test_long_prompts_come_in_chunks(threshold: int) -> None:
         max_num_seqs=4, max_num_batched_tokens=10, block_size=4, total_blocks=100, threshold=threshold
     )
     compare([(0, 95, 5), (0, 33, 20), (1, 2, 30), (1, 1, 1)], setting, "vllm")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(prefixes(), st.integers(2, 4), st.booleans())
+def test_vllm_in_stages(scenario: tuple[Arrivals, reference.Setting, Hashes], stages: int, by_priority: bool) -> None:
+    rows, setting, hashes = scenario
+    setting = replace(setting, by_priority=by_priority, threshold=0 if by_priority else setting.threshold)
+    compare(rows, setting, "vllm", {"watermark": setting.watermark} if setting.watermark else None, hashes, stages)
+
+
+def test_the_scenarios_reach_preemption_in_stages() -> None:
+    setting = reference.Setting(max_num_seqs=8, max_num_batched_tokens=20, block_size=4, total_blocks=30)
+    preemptions, _ = compare([(i, 35, 30) for i in range(12)], setting, "vllm", stages=3)
+    assert preemptions > 3

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import simloop
 from simloop.errors import InputError
-from simloop.hardware import OperatorCall, Roofline, Shape, Timeline, load_device
+from simloop.hardware import OperatorCall, Pipeline, Roofline, Shape, Timeline, load_device
 from simloop.model import Plan, load_model
 from simloop.serving import Cluster, Engine, Lockstep, Moment, OperatorMoment, Request
 from simloop.serving.patterns import find_operators
@@ -227,6 +227,60 @@ def test_ranks_in_lockstep_are_told_together_and_wait_together() -> None:
     assert (first, second) == (["gpu-0", 30], ["gpu-1", 10])
     assert first_ns == second_ns
     assert ends[1] == [end + 2_000_000 for end in ends[0]]
+
+
+def staged() -> Cluster:
+    """Return a worker of two pipeline stages, 16 layers each."""
+    cluster = make_cluster(stages=2, check=False)
+    plan = Plan(pipeline_parallel=2)
+    timing = Pipeline(LLAMA, A100, plan, lambda stage: Roofline(LLAMA, A100, plan=plan, stage=stage))
+    (worker,) = cluster.workers
+    worker.timing = timing
+    assert worker.stages is not None
+    worker.stages.timing = timing
+    return cluster
+
+
+def test_stages_are_walked_each_by_itself() -> None:
+    cluster, seen = staged(), list[tuple[str, int]]()
+    (plain,) = serve(staged(), [(0, 50, 1)])
+
+    async def note(moment: OperatorMoment) -> None:
+        seen.append((moment.operator, moment.time_ns))
+        if moment.operator == "layers.20":
+            await simloop.sleep(0.001)
+
+    cluster.after("layers.*", note)
+    cluster.before("layers[-1].attention", note)
+    cluster.after("sampler", note)
+    (request,) = serve(cluster, [(0, 50, 1)])
+    layers = [f"layers.{layer}" for layer in range(32)]
+    assert [path for path, _ in seen] == [*layers[:31], "layers.31.attention", layers[31], "sampler"]
+    times = dict(seen)
+    pipeline, shape = cluster.workers[0].timing, Shape.prefill(50)
+    assert isinstance(pipeline, Pipeline)
+    assert times["layers.15"] == pipeline.stage_ns(shape, 0)
+    sent_ns = pipeline.send_ns(shape, 0)
+    assert times["layers.16"] - times["layers.15"] > sent_ns > 0
+    assert times["sampler"] == request.finish_ns == plain.finish_ns + 1_000_000
+
+
+def test_a_stage_without_hooks_is_not_walked() -> None:
+    cluster, told = staged(), list[str]()
+
+    async def note(moment: OperatorMoment) -> None:
+        told.append(moment.operator)
+
+    cluster.after("layers[20]", note)
+    stages = cluster.workers[0].stages
+    assert stages is not None
+    assert [walk is not None for walk in stages.walks] == [False, True]
+    with pytest.raises(InputError, match="there are: embedding, final_layernorm, lm_head, sampler; in layers"):
+        cluster.after("nothing", note)
+    with pytest.raises(InputError, match=r"ArbitraryPrice is no simloop\.hardware\.Pipeline"):
+        make_cluster(stages=2).after("lm_head", note)
+    assert all(request.generated == 4 for request in serve(cluster, [(0, 50, 4)] * 3))
+    assert set(told) == {"layers.20"}
 
 
 def test_all_reduces_and_experts_are_operators() -> None:

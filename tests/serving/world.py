@@ -11,7 +11,7 @@ import simloop
 from simloop.hardware import IterationShape, load_device
 from simloop.metrics import Records
 from simloop.model import load_model
-from simloop.serving import Cluster, Engine, Hooks, KVBlocks, Request, Worker, load_policy
+from simloop.serving import Cluster, Engine, Hooks, KVBlocks, Request, Stages, Worker, load_policy
 from simloop.serving.check import check_worker
 from simloop.workload import Arrival
 
@@ -30,6 +30,25 @@ class ArbitraryPrice:
         return price_ns(
             list(shape.chunks), shape.num_decodes, shape.decode_context, shape.num_tokens, shape.num_sequences
         )
+
+
+@attrs.define
+class StagePrice(ArbitraryPrice):
+    """Stages that share :func:`price_ns` unevenly, and take time to send."""
+
+    def stage_ns(self, shape: IterationShape, stage: int) -> int:
+        return stage_work_ns(self.iteration_ns(shape), stage)
+
+    def send_ns(self, shape: IterationShape, stage: int) -> int:
+        return stage_send_ns(shape.num_tokens, stage)
+
+
+def stage_work_ns(whole_ns: int, stage: int) -> int:
+    return 1000 * (whole_ns * (2 + stage % 2) // 5000)
+
+
+def stage_send_ns(tokens: int, stage: int) -> int:
+    return 1000 * (tokens // 3 + stage)
 
 
 @attrs.define
@@ -64,31 +83,36 @@ def make_cluster(
     workers: int = 1,
     timing: Any = None,
     check: bool = True,
+    stages: int = 1,
 ) -> Cluster:
     """Return a cluster of equal workers with a given number of KV blocks."""
     engine = engine or Engine()
     records, hooks = Keep(), Hooks()
     device, model = load_device("a100-sxm-80gb"), load_model("llama-3.1-8b")
     scheduler = load_policy(schedule, "schedule", params=params)
+    made = [
+        Worker(
+            name=f"gpu-{index}",
+            index=index,
+            group="gpu",
+            device=device,
+            model=model,
+            engine=engine,
+            timing=timing or ArbitraryPrice(),
+            kv=KVBlocks(blocks, engine.block_size),
+            schedule=scheduler.make(),
+            policy_name=schedule,
+            records=records,
+            hooks=hooks,
+            check=check_worker if check else None,
+        )
+        for index in range(workers)
+    ]
+    if stages > 1:
+        for worker in made:
+            Stages.of(worker, StagePrice(), stages)
     return Cluster(
-        [
-            Worker(
-                name=f"gpu-{index}",
-                index=index,
-                group="gpu",
-                device=device,
-                model=model,
-                engine=engine,
-                timing=timing or ArbitraryPrice(),
-                kv=KVBlocks(blocks, engine.block_size),
-                schedule=scheduler.make(),
-                policy_name=schedule,
-                records=records,
-                hooks=hooks,
-                check=check_worker if check else None,
-            )
-            for index in range(workers)
-        ],
+        made,
         load_policy(route, "route").make(),
         records,
         hooks,
@@ -121,7 +145,7 @@ def token_times(cluster: Cluster) -> dict[int, list[int]]:
     assert isinstance(records, Keep)
     times: dict[int, list[int]] = {}
     for row in records.segments():
-        ends = cluster.workers[row["worker"]].step_ends
+        ends = cluster.step_ends[row["worker"]]
         mine = times.setdefault(int(row["request_id"]), [])
         if row["first_ns"] >= 0:
             mine.append(int(row["first_ns"]))

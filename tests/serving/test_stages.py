@@ -1,0 +1,137 @@
+"""Pipeline stages: micro-batches under way at once, bubbles, and what cannot be done meanwhile."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import simloop
+from simloop.errors import InputError, PolicyError
+from simloop.metrics import check_conservation
+from simloop.serving import Batch, Engine, Worker
+from tests.serving.world import make_cluster, price_ns, serve, stage_send_ns, stage_work_ns, token_times
+
+WORKER = {"device": "a100-sxm-80gb", "engine": {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}}
+MIXTURE = {"device": "h100-sxm-80gb", "engine": {"pipeline_parallel_size": 2, "data_parallel_size": 2}}
+BIG = {
+    "model": "llama-3.1-70b",
+    "workers": [WORKER],
+    "workload": {
+        "requests": 200,
+        "arrivals": {"process": "poisson", "rate": 4},
+        "lengths": {"preset": "azure-conv-2023"},
+    },
+}
+
+
+def test_one_request_takes_the_sum_of_the_stages() -> None:
+    cluster = make_cluster(stages=3)
+    serve(cluster, [(0, 30, 2)])
+    whole = [price_ns([(30, 0)], 0, 0, 30, 1), price_ns([], 1, 31, 1, 1)]
+    first, second = (
+        sum(stage_work_ns(ns, stage) + stage_send_ns(tokens, stage) for stage in range(3))
+        for ns, tokens in zip(whole, (30, 1), strict=True)
+    )
+    assert token_times(cluster) == {0: [first, first + second]}
+
+
+def test_chunks_of_a_prompt_follow_each_other_through_the_stages() -> None:
+    engine = Engine(max_num_seqs=1, max_num_batched_tokens=10)
+    [alone] = serve(make_cluster(stages=2, engine=engine), [(0, 40, 1)])
+    free, ends = [0, 0], [0, 0]
+    for cached in (0, 10, 20, 30):
+        moment = ends[-2]  # two are under way: this one starts when the last but one is booked
+        for stage in range(2):
+            work = stage_work_ns(price_ns([(10, cached)], 0, 0, 10, 1), stage) + stage_send_ns(10, stage)
+            moment = free[stage] = max(moment, free[stage]) + work
+        ends.append(moment)
+    assert alone.finish_ns == ends[-1]
+
+
+def test_stages_share_the_work_and_stand_idle_for_the_rest() -> None:
+    result = simloop.simulate(BIG, check=True)
+    assert not check_conservation(result)
+    worker = result.summary()["workers"][0]
+    assert len(worker["stage_utilisation"]) == 2
+    assert all(0.3 < share < worker["utilisation"] for share in worker["stage_utilisation"])
+
+
+def test_a_stage_is_never_busier_than_its_worker() -> None:
+    cluster = make_cluster(stages=4)
+    serve(cluster, [(i * 1000, 20 + i, 10 + i) for i in range(20)])
+    worker = cluster.workers[0]
+    assert worker.stages is not None
+    assert all(0 < busy <= worker.busy_ns for busy in worker.stages.busy_ns)
+    assert worker.stages.in_flight == 0
+
+
+def test_work_under_way_cannot_be_taken_away() -> None:
+    cluster = make_cluster(stages=2, engine=Engine(max_num_seqs=4, max_num_batched_tokens=16))
+    worker = cluster.workers[0]
+    vllm = worker.schedule
+
+    async def schedule(worker: Worker) -> Batch | None:
+        flying = [request for request in worker.running if request.in_flight]
+        if flying:
+            worker.preempt(flying[0])
+        return await vllm(worker)
+
+    worker.schedule = schedule
+    with pytest.raises(PolicyError, match=re.escape("was preempted on gpu-0 after it had been added to a batch")):
+        serve(cluster, [(0, 40, 4)])
+
+
+def test_a_policy_cannot_wait_while_stages_work() -> None:
+    cluster = make_cluster(stages=2)
+    worker = cluster.workers[0]
+    vllm = worker.schedule
+
+    async def schedule(worker: Worker) -> Batch | None:
+        if worker.running:
+            await worker.changed()
+        return await vllm(worker)
+
+    worker.schedule = schedule
+    with pytest.raises(PolicyError, match="cannot wait while its stages work: return an empty batch instead"):
+        serve(cluster, [(0, 40, 4)])
+
+
+def test_a_client_that_hangs_up_waits_for_the_micro_batch() -> None:
+    cluster = make_cluster(stages=2)
+    times: dict[str, int] = {}
+
+    async def main() -> None:
+        async with cluster:
+            generation = cluster.generate(prompt_tokens=30, output_tokens=50)
+            stays = cluster.generate(prompt_tokens=20, output_tokens=60)
+            async for token in generation:
+                if token.index == 3:
+                    cluster.abort(generation.request)
+                    times["abort"] = token.time_ns
+                    break
+            await stays
+            times["end"] = generation.request.finish_ns
+
+    simloop.run(main())
+    assert times["end"] >= times["abort"]
+    assert cluster.workers[0].kv.used == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policies": {"route": "random", "schedule": "static"}}, "policy 'static' does not look at it"),
+        (
+            {"workers": [{**WORKER, "timing": {"model": "profile", "path": "nowhere"}}]},
+            "profiles are of whole models, not of stages",
+        ),
+        (
+            {"model": "qwen3-30b-a3b", "workers": [MIXTURE]},
+            "data-parallel ranks that share experts iterate together",
+        ),
+    ],
+)
+def test_what_stages_do_not_go_with(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        simloop.simulate({**BIG, **change})
