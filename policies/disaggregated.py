@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from simloop.serving import Batch, Cluster, Phase, Request, Worker, load_policy
 
+IGNORES = ("swap_space",)
 VLLM = load_policy("vllm", "schedule")
 
 

@@ -21,7 +21,7 @@ from simloop.serving import Batch, Request, Worker, load_policy
 from simloop.serving.admission import keep_sorted
 from simloop.serving.policy import check_number
 
-IGNORES = ("scheduling_policy",)
+IGNORES = ("scheduling_policy", "swap_space")
 VLLM = load_policy("vllm", "schedule")
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from simloop.serving import Batch, Phase, Request, Worker, load_policy
 from simloop.serving.policy import check_number
 
-IGNORES = ("scheduling_policy",)
+IGNORES = ("scheduling_policy", "swap_space")
 VLLM = load_policy("vllm", "schedule")
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from simloop.serving import Batch, Worker
 from simloop.serving.admission import admit_whole
 
-IGNORES = ("max_num_batched_tokens", "long_prefill_token_threshold", "scheduler_reserve_full_isl")
+IGNORES = ("max_num_batched_tokens", "long_prefill_token_threshold", "scheduler_reserve_full_isl", "swap_space")
 
 
 async def schedule(worker: Worker) -> Batch:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from simloop.serving import Batch, Worker
 
-IGNORES = ("long_prefill_token_threshold", "scheduler_reserve_full_isl")
+IGNORES = ("long_prefill_token_threshold", "scheduler_reserve_full_isl", "swap_space")
 
 
 async def schedule(worker: Worker) -> Batch:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from simloop.serving import Batch, Worker, load_policy
 from simloop.serving.policy import check_number
 
+IGNORES = ("swap_space",)
 VLLM = load_policy("vllm", "schedule")
 
 

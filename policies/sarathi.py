@@ -19,7 +19,13 @@ from simloop.serving import Batch, Worker
 from simloop.serving.admission import last_running
 from simloop.serving.policy import check_number
 
-IGNORES = ("max_num_batched_tokens", "long_prefill_token_threshold", "scheduler_reserve_full_isl", "scheduling_policy")
+IGNORES = (
+    "max_num_batched_tokens",
+    "long_prefill_token_threshold",
+    "scheduler_reserve_full_isl",
+    "scheduling_policy",
+    "swap_space",
+)
 
 
 class schedule:  # noqa: N801 - named after what it is, like the functions

@@ -17,7 +17,7 @@ from simloop.errors import InputError
 from simloop.serving import Batch, Request, Worker, load_policy
 from simloop.serving.admission import keep_sorted
 
-IGNORES = ("scheduling_policy",)
+IGNORES = ("scheduling_policy", "swap_space")
 VLLM = load_policy("vllm", "schedule")
 LENGTHS = {"prompt": "prompt_tokens", "output": "output_tokens", "total": "total_tokens"}
 

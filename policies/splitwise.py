@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from simloop.serving import Batch, Cluster, Request, Worker, load_policy
 
+IGNORES = ("swap_space",)
 DISAGGREGATED = load_policy("disaggregated", "schedule")
 
 

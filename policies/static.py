@@ -20,10 +20,8 @@ from simloop.serving.admission import admit_whole
 from simloop.serving.policy import check_number
 
 IGNORES = (
-    "max_num_batched_tokens",
-    "long_prefill_token_threshold",
-    "scheduler_reserve_full_isl",
-    "pipeline_parallel_size",
+    *("max_num_batched_tokens", "long_prefill_token_threshold", "scheduler_reserve_full_isl"),
+    *("pipeline_parallel_size", "swap_space"),
 )
 
 

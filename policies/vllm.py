@@ -8,7 +8,8 @@ fit stops the rest. What the prefix cache knows of a prompt is not computed agai
 
 With ``scheduling_policy: priority`` the most urgent waiting request comes first, and the least urgent running one loses
 its blocks. With ``version: "0.6"`` prompts come before decoding: whole prompts in an iteration of their own, and a
-decoding request wants a free block even if it needs none.
+decoding request wants a free block even if it needs none. With ``preemption_mode: swap`` a preempted request's blocks
+are copied to the host's memory (``swap_space``); prompts then wait until everybody who was swapped out is back.
 
 Source: vLLM, ``vllm/v1/core/sched/scheduler.py`` and, for 0.6, ``vllm/core/scheduler.py`` (their behaviour);
 Kwon et al., SOSP 2023; Agrawal et al., OSDI 2024.
@@ -16,6 +17,7 @@ Kwon et al., SOSP 2023; Agrawal et al., OSDI 2024.
 Parameters:
     version: Engine to behave like: "0.19" (V1, and everything since) or "0.6" (V0 without chunked prefill).
     watermark: Share of the KV blocks that an admission must leave free; none in V1, 0.01 in 0.6.
+    preemption_mode: What becomes of the KV blocks that a request loses: "recompute", or "swap" (0.6 only).
 """
 
 from __future__ import annotations
@@ -29,10 +31,17 @@ from simloop.serving.policy import check_number
 class schedule:  # noqa: N801 - named after what it is, like the functions
     """The scheduling policy of one worker."""
 
-    def __init__(self, version: str = "0.19", watermark: float | None = None) -> None:
+    def __init__(
+        self, version: str = "0.19", watermark: float | None = None, preemption_mode: str = "recompute"
+    ) -> None:
         if str(version) not in ("0.6", "0.19"):
             raise InputError(f"found {version!r}, expected '0.6' or '0.19'", path="version")
         self.prompts_first = str(version) == "0.6"
+        if preemption_mode not in ("recompute", "swap")[: 1 + self.prompts_first]:
+            raise InputError(
+                f"found {preemption_mode!r}, expected 'recompute', or 'swap' with 0.6", path="preemption_mode"
+            )
+        self.swaps = preemption_mode == "swap"
         spare = (0.01 if self.prompts_first else 0.0) if watermark is None else watermark
         self.watermark = check_number("watermark", spare, least=0, most=1)
 
@@ -58,7 +67,7 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
         """Whole prompts, or else one token for everybody."""
         batch = worker.batch()
         kv, engine, spare = worker.kv, worker.engine, int(self.watermark * worker.kv.total)
-        while worker.waiting and len(worker.running) < engine.max_num_seqs:
+        while worker.waiting and len(worker.running) < engine.max_num_seqs and not worker.swapped:
             request = worker.waiting[0]
             tokens = request.to_prefill
             if batch.prefills and batch.num_tokens + tokens > engine.max_num_batched_tokens:
@@ -68,10 +77,24 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
             worker.admit(request)
             batch.add_prefill(request, request.to_prefill)
         if not batch:
+            short = False
             while worker.decoding.size and kv.free < worker.decoding.blocks_needed + room_in_last(worker):
-                worker.preempt(last_running(worker))
+                short = True
+                (worker.swap_out if self.swaps else worker.preempt)(last_running(worker))
+            if worker.swapped and not short:
+                swap_back(worker, spare)
             batch.add_decodes()
         return batch
+
+
+def swap_back(worker: Worker, spare: int) -> None:
+    """Swap requests in, in the order in which they went, as long as each finds its blocks and a free one."""
+    for request in list(worker.swapped):
+        others = worker.decoding
+        wanted = request.blocks + (1 + spare if others else new_blocks(request, 1, worker.kv))
+        if worker.kv.free - others.blocks_needed < wanted or len(others) >= worker.engine.max_num_seqs:
+            break
+        worker.swap_in(request)
 
 
 def room_in_last(worker: Worker) -> int:

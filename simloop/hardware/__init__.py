@@ -10,6 +10,7 @@ from simloop.hardware.prices import Cost, Prices
 from simloop.hardware.roofline import Roofline, serving_dtype
 from simloop.hardware.timeline import OperatorCall, Timeline
 from simloop.hardware.timing import IterationShape, OperatorTime, OperatorTiming, Shape, TimingModel
+from simloop.hardware.tokensim import TokenSim, tokensim_memory
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -29,8 +30,10 @@ __all__ = [
     "Shape",
     "Timeline",
     "TimingModel",
+    "TokenSim",
     "device_names",
     "load_device",
     "memory_plan",
     "serving_dtype",
+    "tokensim_memory",
 ]

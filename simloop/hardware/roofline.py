@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
@@ -23,6 +23,9 @@ from simloop.model import (
     Stage,
     shard,
 )
+
+if TYPE_CHECKING:
+    from simloop.hardware.profile import Overheads
 
 __all__ = ["LARGEST_GRAPH", "Roofline", "serving_dtype"]
 
@@ -89,6 +92,7 @@ class Roofline:
         stage: The pipeline stage to price; :class:`~simloop.hardware.Pipeline` has all of them.
         kv_cache_dtype: Precision of the KV cache; ``None`` and ``"auto"`` are the model's own.
         routing: How tokens spread over experts; :class:`~simloop.model.Balanced` if not given.
+        overheads: What the engine adds; nothing if not given. Attention is always priced prompt by prompt.
 
     Raises:
         InputError: The device's card states no peak for that precision or no interconnect for the plan, the plan does
@@ -106,18 +110,25 @@ class Roofline:
         stage: int | None = None,
         kv_cache_dtype: str | None = None,
         routing: Routing | None = None,
+        overheads: Overheads | None = None,
     ) -> None:
         self.dtype = serving_dtype(model, device, dtype)
         self.model = model = model.with_dtype(self.dtype).with_kv_cache_dtype(kv_cache_dtype)
         self.device, self.plan = device, plan or Plan()
         self.stage = self._chosen(stage)
-        self.largest_graph = LARGEST_GRAPH if cuda_graphs else 0
+        self.overheads = overheads
+        captured = LARGEST_GRAPH if overheads is None else overheads.largest_graph or LARGEST_GRAPH
+        self.largest_graph = captured if cuda_graphs else 0
         self._prices = Prices(device, self.dtype, model.kv_dtype_bytes, routing or Balanced())
         self._operators = self.stage.operators
         self._attentions = tuple(self.stage.attentions())
         self._launch_ns = 1e3 * device.calibration.launch.kernel_us
         self._kernels = sum(calls for _, calls in self._operators)
         self._launching_ns = self._kernels * self._launch_ns + self._exchanging_ns()
+        self._host_ns = 0 if overheads is None else overheads.step_ns()
+        self._prompt_ns = self._host_ns + (0 if overheads is None else overheads.prefill_ns())
+        self._replay_ns = self._launch_ns + self._host_ns
+        self._floor = None if overheads is None or not overheads.floor_ns(1) else overheads.floor_ns
         self._by_tokens: dict[int, float] = {}
         self._by_sequences: dict[int, float] = {}
         self._decodes = tuple(self._decode(operator, calls) for operator, calls in self._attentions)
@@ -147,8 +158,11 @@ class Roofline:
             for attention, calls in self._attentions:
                 ns += calls * self._prices.prefill(attention, chunks).total
         if chunks or decodes > self.largest_graph:
-            return int((ns if ns > self._launching_ns else self._launching_ns) + 0.5)
-        return int(ns + self._launch_ns + 0.5)
+            ns = ns if ns > self._launching_ns else self._launching_ns
+            ns += self._prompt_ns if chunks else self._host_ns
+        else:
+            ns += self._replay_ns
+        return int(ns + 0.5) if self._floor is None else max(int(ns + 0.5), self._floor(sequences))
 
     def explain(self, shape: IterationShape) -> list[OperatorTime]:
         """Return where the time of an iteration goes, in order of execution; the sum is :meth:`iteration_ns`.
@@ -163,8 +177,13 @@ class Roofline:
         kernels = sum(line.ns for line in lines.values())
         if shape.chunks or shape.num_decodes > self.largest_graph:
             waiting = max(0.0, self._launching_ns - kernels)
-            return [*lines.values(), OperatorTime("launch", self._kernels, waiting, "overhead")]
-        return [*lines.values(), OperatorTime("launch", 1, self._launch_ns, "overhead")]
+            launch = OperatorTime("launch", self._kernels, waiting, "overhead")
+        else:
+            launch = OperatorTime("launch", 1, self._launch_ns, "overhead")
+        if self.overheads is None:
+            return [*lines.values(), launch]
+        host = self.iteration_ns(shape) - kernels - launch.ns
+        return [*lines.values(), launch, OperatorTime("host", 1, host, "overhead")]
 
     def operator_ns(self, operator: Operator, shape: IterationShape) -> float:
         """Return the time of one call of an operator, nanoseconds."""
@@ -173,7 +192,7 @@ class Roofline:
             if shape.num_decodes:
                 ns += self._prices.decode(operator, shape.num_decodes, shape.decode_context).total
             return ns
-        rows = shape.num_sequences if operator.per == "sequence" else shape.num_tokens
+        rows = shape.num_sequences if operator.per == "sequence" else self._padded(shape.num_tokens)
         return self._prices.row(operator, rows).total if rows else 0.0
 
     def _chosen(self, stage: int | None) -> Stage:
@@ -204,7 +223,7 @@ class Roofline:
 
     def _costs(self, shape: IterationShape) -> Iterator[tuple[str, int, Cost]]:
         for operator, calls in self._operators:
-            rows = shape.num_sequences if operator.per == "sequence" else shape.num_tokens
+            rows = shape.num_sequences if operator.per == "sequence" else self._padded(shape.num_tokens)
             if isinstance(operator, Attention | LatentAttention):
                 if shape.chunks:
                     yield f"{operator.name} (prefill)", calls, self._prices.prefill(operator, shape.chunks)
@@ -224,7 +243,10 @@ class Roofline:
         )
 
     def _price_tokens(self, tokens: int) -> float:
-        return _remember(self._by_tokens, tokens, self._sum("token", tokens))
+        return _remember(self._by_tokens, tokens, self._sum("token", self._padded(tokens)))
+
+    def _padded(self, tokens: int) -> int:
+        return tokens if self.overheads is None else self.overheads.padded(tokens)
 
     def _price_sequences(self, sequences: int) -> float:
         return _remember(self._by_sequences, sequences, self._sum("sequence", sequences))

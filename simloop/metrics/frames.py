@@ -30,6 +30,7 @@ def requests_frame(result: Result) -> pl.DataFrame:
         "output_tokens": pl.Series(table["output_tokens"]),
         "generated_tokens": pl.Series(table["generated"]),
         "preemptions": pl.Series(table["preemptions"]),
+        "swaps": pl.Series(table["swaps"]),
         "arrival_s": _seconds(table["arrival_ns"]),
         "scheduled_s": _seconds(table["scheduled_ns"]),
         "first_token_s": _seconds(table["first_token_ns"]),

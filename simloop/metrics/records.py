@@ -14,7 +14,7 @@ __all__ = ["EndedRequest", "Records"]
 _REQUEST_FIELDS = (
     *("id", "arrival_ns", "scheduled_ns", "first_token_ns", "finish_ns"),
     *("prompt_tokens", "output_tokens", "generated"),
-    *("worker", "preemptions", "status", "reason"),
+    *("worker", "preemptions", "status", "reason", "swaps"),
 )
 _SEGMENT_FIELDS = ("request_id", "first_ns", "worker", "start", "end")
 _SAMPLE_FIELDS = (
@@ -23,7 +23,7 @@ _SAMPLE_FIELDS = (
 )
 
 # Packing a row takes a quarter of the time of extending an `array('q')` by a tuple, and less memory.
-_pack_request = Struct("<8q4i").pack
+_pack_request = Struct("<8q5i4x").pack
 _pack_segment = Struct("<2q3i4x").pack
 _pack_sample = Struct("<6q5i4x").pack
 
@@ -72,6 +72,10 @@ class EndedRequest(Protocol):
         """How often it lost its KV blocks."""
 
     @property
+    def swaps(self) -> int:
+        """How often of these they were kept in host memory."""
+
+    @property
     def status(self) -> int:
         """A :class:`~simloop.serving.Status`."""
 
@@ -83,7 +87,7 @@ class EndedRequest(Protocol):
 class Records:
     """The tables that serving fills, in whatever order things happen.
 
-    A request costs one :meth:`finish` and, per stay in a worker's decode cohort, one :meth:`segment`: 112 bytes for a
+    A request costs one :meth:`finish` and, per stay in a worker's decode cohort, one :meth:`segment`: 120 bytes for a
     request that was never preempted, however many tokens it generated.
     """
 
@@ -114,6 +118,7 @@ class Records:
             request.preemptions,
             request.status,
             codes[reason],
+            request.swaps,
         )
 
     def segment(self, request_id: int, worker_index: int, first_ns: int, start_step: int, end_step: int) -> None:
@@ -172,7 +177,7 @@ class Records:
         )
 
     def __len__(self) -> int:
-        return len(self._requests) // 80
+        return len(self._requests) // 88
 
     @property
     def nbytes(self) -> int:

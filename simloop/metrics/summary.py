@@ -68,6 +68,7 @@ def _counts(result: Result) -> dict[str, Any]:
         "rejected_reasons": _reasons(result, Status.REJECTED),
         "failed_reasons": _reasons(result, Status.FAILED),
         "preemptions": table["preemptions"].sum(),
+        "swaps": table["swaps"].sum(),
         "total_input_tokens": table["prompt_tokens"][done].sum(),
         "total_output_tokens": table["generated"][done].sum(),
         "total_generated_tokens": table["generated"].sum(),

@@ -135,7 +135,9 @@ def _slo(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _use(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     kv_mean, kv_max = _percent(summary["mean_kv_usage"]), _percent(summary["max_kv_usage"])
-    yield "KV cache", f"{kv_mean} used on average, {kv_max} at most; {_count(summary['preemptions'], 'preemption')}"
+    swaps = f", {summary['swaps']:,} of them swapped" if summary["swaps"] else ""
+    preemptions = _count(summary["preemptions"], "preemption") + swaps
+    yield "KV cache", f"{kv_mean} used on average, {kv_max} at most; {preemptions}"
     busy = [worker["utilisation"] for worker in summary["workers"]]
     spread = f" (workers {_percent(min(busy))} to {_percent(max(busy))})" if len(busy) > 1 else ""
     yield (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,11 +16,14 @@ from simloop.hardware import (
     Pipeline,
     Roofline,
     TimingModel,
+    TokenSim,
     load_device,
     memory_plan,
     serving_dtype,
+    tokensim_memory,
 )
 from simloop.hardware.profile import KernelTiming, ProfileTiming
+from simloop.hardware.tokensim import TOKENSIM_HOST_GB_S, TOKENSIM_HOST_NS
 from simloop.model import Experts, Model, Plan, load_model
 from simloop.network import Fabric, switch
 from simloop.scenario.engines import check_engine
@@ -33,6 +37,7 @@ from simloop.serving import (
     PolicySource,
     Recorder,
     Stages,
+    SwapSpace,
     Worker,
     load_policy,
 )
@@ -126,26 +131,32 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
     model = _located(lambda: load_model(spec.model or scenario.model), model_path)
     place = "policies.schedule" if spec.schedule is None else f"{path}.schedule"
     schedule = _policy(spec.schedule or scenario.policies.schedule, "schedule", place)
-    check_engine(engine, model, schedule, f"{path}.engine")
+    check_engine(engine, model, schedule, f"{path}.engine", timing=spec.timing.model)
     plan = _plan(engine, model, f"{path}.engine")
     timing_path = path if spec.timing.model == "roofline" else f"{path}.timing"
     timing = _located(lambda: _timing(spec, model, device, plan), timing_path)
-    memory = _located(
-        lambda: memory_plan(
-            model,
-            device,
-            gpu_memory_utilization=engine.gpu_memory_utilization,
-            max_num_batched_tokens=engine.max_num_batched_tokens,
-            max_num_seqs=engine.max_num_seqs,
-            block_size=engine.block_size,
-            num_gpu_blocks_override=engine.num_gpu_blocks_override,
-            dtype=engine.dtype,
-            kv_cache_dtype=engine.kv_cache_dtype,
-            plan=plan,
-        ),
-        path,
-    )
+    memory = _located(lambda: _memory(spec, model, device, plan), path)
     return _Group(spec, device, model, timing, memory, schedule, place)
+
+
+def _memory(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> MemoryPlan:
+    """Return how a device's memory is shared out."""
+    engine = spec.engine
+    if spec.timing.model == "tokensim":
+        override = engine.num_gpu_blocks_override
+        return tokensim_memory(model, device, block_size=engine.block_size, num_gpu_blocks_override=override)
+    return memory_plan(
+        model,
+        device,
+        gpu_memory_utilization=engine.gpu_memory_utilization,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        max_num_seqs=engine.max_num_seqs,
+        block_size=engine.block_size,
+        num_gpu_blocks_override=engine.num_gpu_blocks_override,
+        dtype=engine.dtype,
+        kv_cache_dtype=engine.kv_cache_dtype,
+        plan=plan,
+    )
 
 
 def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> TimingModel:
@@ -165,7 +176,19 @@ def _stage_timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, s
     """Return what prices one pipeline stage; without a number, the whole model."""
     timing, engine, overheads = spec.timing, spec.engine, spec.timing.added()
     if timing.model == "roofline":
-        return Roofline(model, device, dtype=engine.dtype, plan=plan, stage=stage, kv_cache_dtype=engine.kv_cache_dtype)
+        return Roofline(
+            model,
+            device,
+            dtype=engine.dtype,
+            plan=plan,
+            stage=stage,
+            kv_cache_dtype=engine.kv_cache_dtype,
+            overheads=overheads,
+        )
+    if timing.model == "tokensim":
+        return TokenSim(
+            model, device, peak_tflops=timing.peak_tflops, memory_bandwidth_tb_s=timing.memory_bandwidth_tb_s
+        )
     if timing.model == "kernels":
         return KernelTiming(
             timing.path or "",
@@ -232,12 +255,13 @@ def _worker(
         device=group.device,
         model=group.model,
         engine=group.spec.engine,
-        timing=group.timing,
+        timing=copy(group.timing) if isinstance(group.timing, TokenSim) else group.timing,  # it keeps a remainder
         kv=KVBlocks(
             group.memory.num_blocks,
             group.spec.engine.block_size,
             prefix_caching=group.spec.engine.enable_prefix_caching,
         ),
+        swap=_swap_space(group),
         schedule=_located(group.schedule.make, group.schedule_path),
         policy_name=group.schedule.name,
         records=records,
@@ -264,6 +288,16 @@ def _hook(cluster: Cluster, ref: HookRef, path: str) -> None:
     for key, register in (("at", cluster.hook), ("before", cluster.before), ("after", cluster.after)):
         if (where := getattr(ref, key)) is not None:
             _located(partial(register, where, call, **options), f"{path}.{key}")
+
+
+def _swap_space(group: _Group) -> SwapSpace | None:
+    """Return the host memory that a worker may swap to."""
+    block_bytes = group.memory.block_bytes
+    total = int(group.spec.engine.swap_space * 2**30) // block_bytes
+    if group.spec.timing.model == "tokensim":
+        return SwapSpace(total, block_bytes, TOKENSIM_HOST_GB_S, TOKENSIM_HOST_NS, free_return=True)
+    gb_s = group.device.host_link_gb_s
+    return None if gb_s is None else SwapSpace(total, block_bytes, gb_s)
 
 
 def _policy(ref: str | PolicyRef, kind: str, path: str) -> PolicySource:

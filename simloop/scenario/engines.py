@@ -9,7 +9,13 @@ from simloop.serving import Engine, PolicySource
 __all__ = ["check_engine"]
 
 
-def check_engine(engine: Engine, model: Model, schedule: PolicySource, path: str) -> None:
+_TOKENSIM_IGNORES = (
+    *("gpu_memory_utilization", "dtype", "kv_cache_dtype"),
+    *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "enable_expert_parallel"),
+)
+
+
+def check_engine(engine: Engine, model: Model, schedule: PolicySource, path: str, *, timing: str = "roofline") -> None:
     """Refuse engine arguments that would have no effect, or not the one that they promise.
 
     Args:
@@ -17,15 +23,16 @@ def check_engine(engine: Engine, model: Model, schedule: PolicySource, path: str
         model: What the engine serves.
         schedule: The scheduling policy of its workers.
         path: Where the engine stands in the scenario.
+        timing: The timing model of its workers.
 
     Raises:
         InputError: One was found; its ``path`` says which.
     """
-    for name in schedule.ignores:
+    blind = dict.fromkeys(_TOKENSIM_IGNORES, "timing model 'tokensim'") if timing == "tokensim" else {}
+    for name, who in {**blind, **dict.fromkeys(schedule.ignores, f"policy {schedule.name!r}")}.items():
         if (found := getattr(engine, name, None)) != getattr(Engine(), name, None):
             raise InputError(
-                f"found {str(found).lower()}, expected nothing: policy {schedule.name!r} does not look at it",
-                path=f"{path}.{name}",
+                f"found {str(found).lower()}, expected nothing: {who} does not look at it", path=f"{path}.{name}"
             )
     if "max_num_batched_tokens" not in schedule.ignores and engine.max_num_batched_tokens < engine.max_num_seqs:
         raise InputError(

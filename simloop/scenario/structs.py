@@ -16,6 +16,12 @@ __all__ = ["HookRef", "Network", "Policies", "PolicyRef", "Scenario", "Timing", 
 
 _Name = Annotated[str, Meta(min_length=1)]
 _Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
+_SAYS_NOTHING = {
+    "roofline": ("path", "all_reduce", "strict", "peak_tflops", "memory_bandwidth_tb_s"),
+    "profile": ("peak_tflops", "memory_bandwidth_tb_s"),
+    "kernels": ("all_reduce", "peak_tflops", "memory_bandwidth_tb_s"),  # the tables have all-reduces
+    "tokensim": ("path", "overheads", "all_reduce", "strict"),
+}
 _OVERHEADS = {"none": None, "vllm-0.15": VLLM_0_15, "vllm-0.19": VLLM_0_19}
 
 
@@ -79,31 +85,32 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What an iteration costs, and where that is known from.
 
     Attributes:
-        model: ``roofline`` (the device card's), ``profile`` (layers of this model measured on this device) or
-            ``kernels`` (tables of kernels by shape).
+        model: ``roofline`` (the device card's), ``profile`` (layers of this model measured on this device),
+            ``kernels`` (tables of kernels by shape), or ``tokensim`` (the closed form of the public TokenSim, with its
+            KV memory, to compare with its results).
         path: Folder of the measurements; needed for ``profile`` and ``kernels``.
         overheads: What the engine adds: ``none``, ``vllm-0.15``, ``vllm-0.19``, or a mapping of its own.
         all_reduce: Links between tensor-parallel ranks, for ``profile``.
         strict: Whether leaving the measured domain ends the run; else it warns, once.
+        peak_tflops: Arithmetic peak for ``tokensim``, in its unit, 2^40 FLOP/s; the card's number if not given.
+        memory_bandwidth_tb_s: Memory bandwidth for ``tokensim``, 2^40 bytes/s; the card's number if not given.
     """
 
-    model: Literal["roofline", "profile", "kernels"] = "roofline"
+    model: Literal["roofline", "profile", "kernels", "tokensim"] = "roofline"
     path: _Name | None = None
     overheads: Literal["none", "vllm-0.15", "vllm-0.19"] | Overheads = "none"
     all_reduce: RingLink | None = None
     strict: bool = False
+    peak_tflops: Annotated[float, Meta(gt=0)] | None = None
+    memory_bandwidth_tb_s: Annotated[float, Meta(gt=0)] | None = None
 
     def __post_init__(self) -> None:
-        measured = self.model != "roofline"
+        measured = self.model in ("profile", "kernels")
         if measured and self.path is None:
             raise ValueError(f"missing path: a {self.model} needs the folder of its measurements")
-        for name in ("path", "all_reduce", "strict"):
-            if not measured and getattr(self, name):
-                raise ValueError(f"{name} says nothing beside model: roofline")
-        if self.model == "kernels" and self.all_reduce is not None:
-            raise ValueError("all_reduce says nothing beside model: kernels, whose tables have it")
-        if not measured and self.overheads != "none":
-            raise ValueError("overheads go with model: profile or kernels")
+        for name in _SAYS_NOTHING[self.model]:
+            if getattr(self, name) not in (None, False, "none"):
+                raise ValueError(f"{name} says nothing beside model: {self.model}")
 
     def added(self) -> Overheads | None:
         """Return what the engine adds, or None for nothing."""

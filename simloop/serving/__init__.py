@@ -12,6 +12,7 @@ from simloop.serving.policy import PolicyInfo, PolicySource, load_policy, policy
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status, urgency
 from simloop.serving.stages import Stages, StageTiming
+from simloop.serving.swap import SwapSpace
 from simloop.serving.worker import SchedulePolicy, Worker
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "StageTiming",
     "Stages",
     "Status",
+    "SwapSpace",
     "Token",
     "Worker",
     "load_policy",

@@ -38,6 +38,14 @@ def check_worker(worker: Worker, batch: Batch) -> None:
         ),
         "requests in two places": (len(set(worker.running) & set(worker.waiting)), 0),
         "tokens stored but not paid with blocks": (sum(_unpaid(worker, batch)), 0),
+        "KV blocks in host memory": (
+            sum(request._blocks for request in worker.swapped),
+            0 if worker.swap is None else worker.swap.used,
+        ),
+        "requests swapped out": (
+            sum(request.phase is Phase.SWAPPED and request not in worker.running for request in worker.swapped),
+            len(worker.swapped),
+        ),
     }
     for what, (walked, booked) in found.items():
         if walked != booked:

@@ -22,6 +22,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         gpu_memory_utilization: Share of the device's memory that the engine may use, 0 to 1.
         max_model_len: Longest prompt plus output, tokens; the model's own limit if not given.
         num_gpu_blocks_override: KV blocks to have, whatever the memory says.
+        swap_space: Host memory for KV that is swapped out, for each device, GiB; for policies that swap.
         long_prefill_token_threshold: Most prompt tokens of one request in one iteration; 0 is no limit.
         scheduler_reserve_full_isl: Admit a request only when its whole prompt fits, not just its first chunk.
         scheduling_policy: Who is admitted first and preempted last: ``fcfs``, or ``priority`` (lower is more urgent).
@@ -43,6 +44,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     gpu_memory_utilization: Annotated[float, Meta(gt=0, le=1)] = 0.9
     max_model_len: _Positive | None = None
     num_gpu_blocks_override: _Positive | None = None
+    swap_space: Annotated[float, Meta(ge=0)] = 4.0
     long_prefill_token_threshold: Annotated[int, Meta(ge=0)] = 0
     scheduler_reserve_full_isl: bool = True
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import attrs
 
 from simloop.clock import now_ns
+from simloop.serving.cohort import Cohort
 from simloop.serving.hooks import Hooks, Moment
 from simloop.serving.request import Phase, Request
 
@@ -53,18 +54,24 @@ class News:
         for listener in request.listeners or ():
             listener(request, end_ns)
 
-    def add_tokens(self, running: Iterable[Request], end_ns: int) -> None:
-        """Note a token for everybody who decodes; walks them only where a hook wants every token."""
+    def add_tokens(self, running: Iterable[Request], cohort: Cohort, end_ns: int) -> None:
+        """Note a token for everybody in a cohort; walks them only where a hook wants every token."""
         if self.hooks.by_moment["token"]:
             for request in running:
-                if request.phase is Phase.DECODING:
+                if _has_one_more(request, cohort):
                     self.add("token", request, end_ns)
         for request in self.listened:
-            for listener in request.listeners or ():
-                listener(request, end_ns)
+            if _has_one_more(request, cohort):
+                for listener in request.listeners or ():
+                    listener(request, end_ns)
 
     async def tell(self) -> None:
         """Call the hooks of what has happened, in order."""
         moments, self.moments = self.moments, []
         for moment in moments:
             await self.hooks.fire(moment)
+
+
+def _has_one_more(request: Request, cohort: Cohort) -> bool:
+    """Return whether a request is in a cohort that has just advanced; who has all of its tokens is in none any more."""
+    return request.phase is Phase.DECODING and request._cohort in (cohort, None)

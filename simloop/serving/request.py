@@ -26,6 +26,7 @@ class Phase(Enum):
     PREFILLING = "prefilling"
     DECODING = "decoding"
     PAUSED = "paused"
+    SWAPPED = "swapped"
     DONE = "done"
 
 
@@ -61,6 +62,7 @@ class Request:
         first_token_ns: When its first token was there; -1 before.
         finish_ns: When it ended; -1 before.
         preemptions: How often it lost its KV blocks.
+        swaps: How often of these they were kept in host memory.
         reason: Why it was rejected or failed.
     """
 
@@ -80,6 +82,7 @@ class Request:
     first_token_ns: int = -1
     finish_ns: int = -1
     preemptions: int = 0
+    swaps: int = 0
     reason: str | None = None
     listeners: list[Any] | None = None
     _cohort: Cohort | None = None
@@ -136,7 +139,7 @@ class Request:
 
     @property
     def blocks(self) -> int:
-        """KV blocks it holds."""
+        """KV blocks it holds, of the worker's or, while it is swapped out, of the host's memory."""
         cohort = self._cohort
         if cohort is None or self._reserved:
             return self._blocks

@@ -23,6 +23,7 @@ from simloop.serving.news import News
 from simloop.serving.policy import where_raised
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status, urgency
+from simloop.serving.swap import SwapSpace, drop, swap_in, swap_out
 from simloop.serving.walk import Walk
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Worker:
     """An engine that serves a model on a device.
 
     A scheduling policy reads everything here, and acts through :meth:`batch`, :meth:`admit`, :meth:`preempt`,
-    :meth:`pause` and :meth:`resume`.
+    :meth:`swap_out` and :meth:`swap_in`, :meth:`pause` and :meth:`resume`.
 
     Attributes:
         name: Its name, ``gpu-0``.
@@ -62,13 +63,16 @@ class Worker:
         stages: Its pipeline stages, if it has more than one.
         cohorts: The decoding requests of every micro-batch; one cohort without pipeline stages.
         leaving: Requests that were handed back and whose KV blocks are still here.
+        swapped: Requests whose keys and values wait in host memory, in the order in which they were swapped out.
+        swap: The host memory that they wait in; None where the device's card states no link to the host.
         admissions: How often a request was admitted.
         iterations: Iterations done.
         generated: Output tokens made.
         prefilled: Prompt tokens read (again, after a preemption).
         preemptions: How often a request lost its blocks here.
         async_scheduling: Whether an iteration is scheduled while the one before it runs.
-        warm_up_ns: Time that the next iteration takes longer: the first of an engine does.
+        warm_up_ns: Time that the next iteration takes longer: the first of an engine does, and one before which KV
+            blocks are swapped.
         request_ns: Time from a request's arrival to the queue: HTTP, tokeniser, message to the engine.
         busy_ns: Time spent in iterations.
         news: What has happened here and has not been told to hooks and clients.
@@ -104,6 +108,8 @@ class Worker:
     prefilling: dict[Request, None] = attrs.Factory(dict)
     paused: dict[Request, None] = attrs.Factory(dict)
     leaving: dict[Request, None] = attrs.Factory(dict)
+    swapped: dict[Request, None] = attrs.Factory(dict)
+    swap: SwapSpace | None = None
     decoding: Cohort = attrs.field(init=False)
     cohorts: list[Cohort] = attrs.field(init=False)
     max_model_len: int = attrs.field(init=False)
@@ -228,7 +234,7 @@ class Worker:
             self.generated += cohort.size
             finished = cohort.advance(end_ns)
             if self.news.listened or self.hooks.by_moment["token"]:
-                self.news.add_tokens(self.running, end_ns)
+                self.news.add_tokens(self.running, cohort, end_ns)
             if len(finished) > 1:  # together, but their blocks are freed in order of admission
                 finished = sorted(finished, key=_rank)
             for request in finished:
@@ -302,8 +308,9 @@ class Worker:
 
     @property
     def load(self) -> int:
-        """Requests it holds, waiting and running."""
-        return len(self.waiting) + len(self.inbox) + len(self.arriving) + len(self.running)
+        """Requests it holds: waiting, running and swapped out."""
+        waiting = len(self.waiting) + len(self.inbox) + len(self.arriving)
+        return waiting + len(self.running) + len(self.swapped)
 
     def refusal(self, request: Request) -> str | None:
         """Return why the request can never be served here, or None if it can."""
@@ -360,7 +367,7 @@ class Worker:
         return Batch(self, self.decoding)
 
     def admit(self, request: Request, *, reserve_tokens: int = 0) -> None:
-        """Move a request from the queue to the running ones.
+        """Move a request from the queue to the running ones, with blocks for the keys and values that were sent here.
 
         Args:
             request: One of :attr:`waiting`.
@@ -376,7 +383,11 @@ class Worker:
         self.admissions += 1
         known = self.kv.admit(request)
         request._blocks = known
-        request._computed += known * self.kv.block_size
+        if request._computed:  # its keys and values have been sent here
+            self.kv.take(self.kv.blocks_for(request._computed))
+            request._blocks = known = self.kv.blocks_for(request._computed)
+        else:
+            request._computed = known * self.kv.block_size
         if reserve_tokens:
             more = self.kv.blocks_for(reserve_tokens) - known
             self.kv.take(more)
@@ -414,6 +425,25 @@ class Worker:
             self.waiting.appendleft(request)
         self.wake.set()
         self.news.add("preempted", request)
+
+    def swap_out(self, request: Request) -> None:
+        """Move a request that decodes or is paused to host memory: its KV blocks are free, and nothing is lost.
+
+        The copy makes the next iteration longer, by the time of its bytes on the device's link to the host. It counts
+        as a preemption, too.
+
+        Raises:
+            PolicyError: It does not decode here, the host's memory has no room, or the device has no link to it.
+        """
+        swap_out(self, request)
+
+    def swap_in(self, request: Request) -> None:
+        """Move a swapped request back into KV blocks; it decodes at once, and the next iteration is longer.
+
+        Raises:
+            PolicyError: It is not swapped out here, or fewer blocks are free.
+        """
+        swap_in(self, request)
 
     def pause(self, request: Request) -> None:
         """Let a decoding request sit out; it keeps its KV blocks and its place.
@@ -509,7 +539,7 @@ class Worker:
             self.index,
             time_ns,
             len(self.running),
-            len(self.waiting) + len(self.inbox) + len(self.arriving),
+            len(self.waiting) + len(self.inbox) + len(self.arriving) + len(self.swapped),
             self.kv.used,
             self.kv.total,
             self.generated,
@@ -526,7 +556,7 @@ class Worker:
                 self._leave(request)
             elif request._segment_ns >= 0:
                 self._close_segment(request, self.decoding)
-        return [*self.running, *self.waiting, *self.inbox, *self.arriving]
+        return [*self.running, *self.swapped, *self.waiting, *self.inbox, *self.arriving]
 
     def _stop(self, request: Request, verb: str) -> None:
         self._check_between(verb)
@@ -556,6 +586,8 @@ class Worker:
     def _drop(self, request: Request, reason: str, time_ns: int) -> None:
         if request.phase is Phase.WAITING:
             next(queue for queue in (self.arriving, self.inbox, self.waiting) if request in queue).remove(request)
+        elif request.phase is Phase.SWAPPED:
+            drop(self, request)
         elif request.phase is not Phase.DONE:
             self._stop(request, "aborted")
         else:
@@ -573,8 +605,9 @@ class Worker:
 
     def describe(self) -> str:
         """Return one line about its state, for reports."""
+        swapped = f"{len(self.swapped)} swapped out, " if self.swapped else ""
         return (
-            f"worker {self.name} (policy {self.policy_name}): {len(self.waiting)} waiting, "
+            f"worker {self.name} (policy {self.policy_name}): {len(self.waiting)} waiting, {swapped}"
             f"{len(self.running)} running, {self.kv.used} of {self.kv.total} KV blocks used"
         )
 

@@ -40,6 +40,7 @@ class Ended:
     generated: int
     worker_index: int = 0
     preemptions: int = 0
+    swaps: int = 0
     status: int = 0
     reason: str | None = None
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from simloop.errors import InputError
 from simloop.hardware import Device, IterationShape, Roofline, Shape, load_device, serving_dtype
 from simloop.hardware import roofline as module
+from simloop.hardware.profile import Overheads
 from simloop.model import Attention, Elementwise, Gemm, Model, load_model
 
 MODELS = ["llama-3.1-8b", "llama-2-7b", "qwen3-0.6b", "opt-13b", "mistral-7b-v0.1", "gpt3-6.7b"]
@@ -169,3 +170,25 @@ def test_the_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert roofline.iteration_ns(Shape.decode(batch, 100)) == fresh.iteration_ns(Shape.decode(batch, 100))
         assert len(roofline._by_tokens) <= 8
         assert len(roofline._by_sequences) <= 8
+
+
+def test_what_an_engine_adds() -> None:
+    """Host time of a step, of one with a prompt, a floor, padding to captured sizes; the explanation sums up."""
+    model, device = load_model("llama-3.1-8b"), load_device("a100-sxm-80gb")
+    bare = Roofline(model, device)
+    shapes = {"decode": Shape.decode(20, 500), "prompt": Shape.prefill(700), "large": Shape.decode(600, 50)}
+
+    def added(overheads: Overheads) -> dict[str, int]:
+        loaded = Roofline(model, device, overheads=overheads)
+        for shape in shapes.values():
+            assert sum(line.ns for line in loaded.explain(shape)) == pytest.approx(loaded.iteration_ns(shape), abs=1)
+        return {name: loaded.iteration_ns(shape) - bare.iteration_ns(shape) for name, shape in shapes.items()}
+
+    assert set(added(Overheads()).values()) == {0}
+    assert added(Overheads(step_us=100)) == pytest.approx(dict.fromkeys(shapes, 100_000), abs=1)
+    assert added(Overheads(prefill_us=500)) == pytest.approx({"decode": 0, "prompt": 500_000, "large": 0}, abs=1)
+    floor = added(Overheads(host_us=20_000, host_request_us=1000))
+    assert floor["decode"] == 40_000_000 - bare.iteration_ns(shapes["decode"])
+    padded = Roofline(model, device, overheads=Overheads(largest_graph=256))
+    as_24 = bare.iteration_ns(Shape(24, 20, (), 20, 20 * 500, 500, 500))
+    assert padded.iteration_ns(shapes["decode"]) == as_24 > bare.iteration_ns(shapes["decode"])

@@ -25,6 +25,7 @@ class Ended:
     generated: int = 0
     worker_index: int = -1
     preemptions: int = 0
+    swaps: int = 0
     status: int = Status.FINISHED
     reason: str | None = None
     token_ns: list[int] = attrs.Factory(list)
@@ -137,6 +138,7 @@ def small_run() -> Run:
             generated=6,
             worker_index=1,
             preemptions=1,
+            swaps=1,
             token_ns=[s // 2, s, 2 * s, 4_500_000_000, *steps[1]],
         ),
     ]

@@ -21,6 +21,7 @@ def test_requests_of_a_small_run() -> None:
         "output_tokens": 6,
         "generated_tokens": 6,
         "preemptions": 1,
+        "swaps": 1,
         "arrival_s": 0.0,
         "scheduled_s": 0.25,
         "first_token_s": 0.5,

@@ -34,6 +34,7 @@ GOLDEN = {
     "rejected_reasons": {"too long": 1},
     "failed_reasons": {},
     "preemptions": 1,
+    "swaps": 1,
     "total_input_tokens": 20,
     "total_output_tokens": 7,
     "total_generated_tokens": 7,

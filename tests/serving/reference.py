@@ -27,6 +27,7 @@ class Ref:
     table: list[int] = field(default_factory=list)
     preemptions: int = 0
     flights: int = 0
+    swaps: int = 0
     scheduled_ns: int = -1
     cached_tokens: int = 0
     token_ns: list[int] = field(default_factory=list)
@@ -48,6 +49,9 @@ class Setting:
     full_isl: bool = True
     watermark: float = 0.0
     by_priority: bool = False
+    swap: bool = False
+    copy_ns: int = 1000
+    latency_ns: int = 5000
 
     def blocks_for(self, tokens: int) -> int:
         return (tokens + self.block_size - 1) // self.block_size
@@ -61,6 +65,8 @@ class Pool:
     hash_of: dict[int, int] = field(default_factory=dict)
     known: dict[int, list[int]] = field(default_factory=dict)
     users: dict[int, int] = field(default_factory=dict)
+    swapped: list[Ref] = field(default_factory=list)
+    copied: dict[str, int] = field(default_factory=dict)
 
     def take(self) -> int:
         """Take the oldest free block and forget what it held."""
@@ -107,7 +113,7 @@ def run(requests: Sequence[Ref], setting: Setting, scheduler: Scheduler, price: 
     now, todo, pool = 0, list(requests), Pool(list(range(setting.total_blocks)))
     waiting: list[Ref] = []
     running: list[Ref] = []
-    while todo or waiting or running:
+    while todo or waiting or running or pool.swapped:
         while todo and todo[0].arrival_ns <= now:
             waiting.append(todo.pop(0))
         step, again = scheduler(waiting, running, setting, pool, now)
@@ -117,6 +123,8 @@ def run(requests: Sequence[Ref], setting: Setting, scheduler: Scheduler, price: 
             now = todo[0].arrival_ns
             continue
         now += _price(step, price)
+        now += sum(setting.latency_ns + blocks * setting.copy_ns for blocks in pool.copied.values())
+        pool.copied.clear()
         for request, tokens in step:
             request.computed += tokens
             if request.computed == request.reached:
@@ -305,7 +313,7 @@ def orca(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, n
 def vllm_06(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, now: int) -> tuple[Step, bool]:
     """vLLM 0.6 without chunked prefill: prompts first, in iterations of their own."""
     step: Step = []
-    while waiting and len(running) < setting.max_num_seqs:
+    while waiting and len(running) < setting.max_num_seqs and not pool.swapped:
         request = waiting[0]
         spare = int(setting.watermark * setting.total_blocks) if running else 0
         if step and sum(tokens for _, tokens in step) + request.reached > setting.max_num_batched_tokens:
@@ -329,9 +337,67 @@ def vllm_06(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool
             index += 1
             continue
         victim = running.pop()
-        pool.give_back(victim.table)
-        victim.table, victim.computed = [], 0
         victim.preemptions += 1
-        waiting.insert(0, victim)
         preempted = True
+        if setting.swap:
+            victim.swaps += 1
+            pool.swapped.append(victim)
+            pool.copied["out"] = pool.copied.get("out", 0) + len(victim.table)
+        else:
+            victim.computed = 0
+            waiting.insert(0, victim)
+        pool.give_back(victim.table)
+        victim.table = []
+    while pool.swapped and not preempted and len(running) < setting.max_num_seqs:
+        request = pool.swapped[0]
+        blocks = setting.blocks_for(request.computed)
+        wanted = blocks + 1 + int(setting.watermark * setting.total_blocks)
+        if len(pool.free) < (wanted if running else setting.blocks_for(request.computed + 1)):
+            break
+        pool.swapped.pop(0)
+        pool.copied["in"] = pool.copied.get("in", 0) + blocks
+        _grow(request, request.computed + 1, setting, pool)
+        running.append(request)
+        step.append((request, 1))
     return step, preempted
+
+
+def tokensim(waiting: list[Ref], running: list[Ref], setting: Setting, pool: Pool, now: int) -> tuple[Step, bool]:
+    """TokenSim's "paged-attn"; the watermark of the setting is its ratio for new requests."""
+    step: Step = []
+    while waiting and len(running) < setting.max_num_seqs and not pool.swapped:
+        request = waiting[0]
+        used = setting.total_blocks - len(pool.free)
+        spare = setting.total_blocks // 100 if running else 0
+        if used / setting.total_blocks >= setting.watermark:
+            break
+        if len(pool.free) - setting.blocks_for(request.prompt) < spare:
+            break
+        waiting.pop(0)
+        _grow(request, request.prompt, setting, pool)
+        running.append(request)
+        step.append((request, request.prompt))
+    if step:
+        return step, False
+    swapped_out = False
+    for request in sorted(running, key=lambda request: request.id):
+        while request in running and not (pool.free and _grow(request, request.computed + 1, setting, pool)):
+            victim = max(running, key=lambda request: request.id)
+            running.remove(victim)
+            victim.swaps += 1
+            pool.swapped.append(victim)
+            pool.copied["out"] = pool.copied.get("out", 0) + len(victim.table)
+            pool.give_back(victim.table)
+            victim.table, swapped_out = [], True
+        if request in running:
+            step.append((request, 1))
+    while pool.swapped and not swapped_out:
+        request = min(pool.swapped, key=lambda request: request.id)
+        wanted = setting.blocks_for(request.computed) + len(running) + 1
+        if len(pool.free) < (wanted if running else setting.blocks_for(request.computed + 1)):
+            break
+        pool.swapped.remove(request)
+        _grow(request, request.computed + 1, setting, pool)
+        running.append(request)
+        step.append((request, 1))
+    return step, swapped_out

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simloop.serving import Engine
+from simloop.serving import Engine, SwapSpace
 from tests.serving import reference
 from tests.serving.world import make_cluster, price_ns, serve, stage_send_ns, stage_work_ns, token_times
 
@@ -96,7 +96,8 @@ def compare(
         request.priority = request.id % 3 if setting.by_priority else 0
     scheduler = {"vllm": reference.vllm, "orca": reference.orca, "0.6": reference.vllm_06}[policy]
     if policy == "0.6":
-        policy, params = "vllm", {"version": "0.6", "watermark": setting.watermark}
+        mode = "swap" if setting.swap else "recompute"
+        policy, params = "vllm", {"version": "0.6", "watermark": setting.watermark, "preemption_mode": mode}
     if stages > 1:
         reference.run_stages(slow, setting, scheduler, price_ns, stages, stage_ns)
     else:
@@ -104,16 +105,17 @@ def compare(
     cluster = make_cluster(
         schedule=policy, params=params, engine=engine_of(setting), blocks=setting.total_blocks, stages=stages
     )
+    cluster.workers[0].swap = space = SwapSpace(10_000, setting.copy_ns, 1.0, setting.latency_ns)
     fast = serve(cluster, rows, keys, setting.block_size, 3 if setting.by_priority else 1)
     times = token_times(cluster)
     for mine, theirs in zip(fast, slow, strict=True):
         assert times[mine.id] == theirs.token_ns
         assert mine.scheduled_ns == theirs.scheduled_ns
-        assert mine.preemptions == theirs.preemptions
+        assert (mine.preemptions, mine.swaps) == (theirs.preemptions, theirs.swaps)
         assert (mine.first_token_ns, mine.finish_ns) == (theirs.token_ns[0], theirs.token_ns[-1])
         assert mine.generated == theirs.output
     kv, found = cluster.workers[0].kv, sum(request.cached_tokens for request in slow)
-    assert kv.used == 0
+    assert kv.used == space.used == 0
     assert found == (kv.cache.hits if kv.cache else 0)
     return sum(request.preemptions for request in slow), found
 
@@ -138,10 +140,35 @@ def test_vllm_06(scenario: tuple[Arrivals, reference.Setting]) -> None:
     compare(*scenario, "0.6")
 
 
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(scenarios())
+def test_vllm_06_with_swapping(scenario: tuple[Arrivals, reference.Setting]) -> None:
+    rows, setting = scenario
+    compare(rows, replace(setting, swap=True), "0.6")
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@given(prefixes())
+def test_swapping_beside_prefix_caching_loses_no_block(scenario: tuple[Arrivals, reference.Setting, Hashes]) -> None:
+    rows, setting, hashes = scenario
+    params = {"version": "0.6", "preemption_mode": "swap"}
+    cluster = make_cluster(params=params, engine=engine_of(setting), blocks=setting.total_blocks)
+    cluster.workers[0].swap = space = SwapSpace(10_000, 1000, 1.0)
+    done = serve(cluster, rows, hashes, setting.block_size)
+    assert [request.generated for request in done] == [output for _, _, output in rows]
+    assert cluster.workers[0].kv.used == space.used == 0
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(scenarios())
 def test_orca(scenario: tuple[Arrivals, reference.Setting]) -> None:
     compare(*scenario, "orca")
+
+
+def test_the_scenarios_reach_swapping() -> None:
+    setting = reference.Setting(max_num_seqs=8, max_num_batched_tokens=64, block_size=4, total_blocks=20, swap=True)
+    preemptions, _ = compare([(i, 15, 40) for i in range(8)], setting, "0.6")
+    assert preemptions > 3
 
 
 def test_the_scenarios_reach_preemption() -> None:

@@ -92,8 +92,10 @@ def test_moments_come_in_order_and_agree_with_the_records(
         max_num_batched_tokens=data.draw(st.sampled_from([8, 64])),
         scheduling_policy=data.draw(st.sampled_from(["fcfs", "priority"])),
     )
-    workers = data.draw(st.integers(1, 2))
-    clusters = [make_cluster(engine=engine, blocks=5, workers=workers, route="round_robin") for _ in range(2)]
+    workers, stages = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 3))
+    clusters = [
+        make_cluster(engine=engine, blocks=5, workers=workers, stages=stages, route="round_robin") for _ in range(2)
+    ]
     arrivals = sorted((1000 * at + 500, prompt, output) for at, prompt, output in rows)
     hashes = [tuple(range(prompt // 16 * data.draw(st.integers(0, 1)))) for _, prompt, _ in arrivals]
     told = listen(clusters[0])
@@ -128,6 +130,18 @@ def test_moments_of_requests_that_change_workers_or_are_aborted(
 
     simloop.run(main())
     check(cluster, told)
+
+
+def test_clients_read_each_token_once_also_of_stages_that_work_on_several_batches() -> None:
+    async def read(cluster: Cluster, output: int) -> list[int]:
+        tokens = cluster.generate(prompt_tokens=20, output_tokens=output)
+        return [token.index async for token in tokens]
+
+    async def main() -> list[list[int]]:
+        async with make_cluster(stages=2, engine=Engine(max_num_batched_tokens=20)) as cluster:
+            return list(await asyncio.gather(*(read(cluster, output) for output in (3, 9, 6))))
+
+    assert simloop.run(main()) == [list(range(3)), list(range(9)), list(range(6))]
 
 
 def test_after_a_preemption_a_request_is_resumed_and_not_admitted_again() -> None:

@@ -11,7 +11,7 @@ import simloop
 from simloop.hardware import IterationShape, load_device
 from simloop.metrics import Records
 from simloop.model import load_model
-from simloop.serving import Cluster, Engine, Hooks, KVBlocks, Request, Stages, Worker, load_policy
+from simloop.serving import Cluster, Engine, Hooks, KVBlocks, Request, Stages, SwapSpace, Worker, load_policy
 from simloop.serving.check import check_worker
 from simloop.workload import Arrival
 
@@ -100,6 +100,7 @@ def make_cluster(
             engine=engine,
             timing=timing or ArbitraryPrice(),
             kv=KVBlocks(blocks, engine.block_size),
+            swap=SwapSpace(10_000, 1000, 1.0),
             schedule=scheduler.make(),
             policy_name=schedule,
             records=records,
