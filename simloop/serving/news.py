@@ -58,20 +58,15 @@ class News:
         """Note a token for everybody in a cohort; walks them only where a hook wants every token."""
         if self.hooks.by_moment["token"]:
             for request in running:
-                if _has_one_more(request, cohort):
+                # Who has just got the last token is in no cohort any more.
+                if request.phase is Phase.DECODING and request._cohort in (cohort, None):
                     self.add("token", request, end_ns)
         for request in self.listened:
-            if _has_one_more(request, cohort):
-                for listener in request.listeners or ():
-                    listener(request, end_ns)
+            for listener in request.listeners or ():
+                listener(request, end_ns)
 
     async def tell(self) -> None:
         """Call the hooks of what has happened, in order."""
         moments, self.moments = self.moments, []
         for moment in moments:
             await self.hooks.fire(moment)
-
-
-def _has_one_more(request: Request, cohort: Cohort) -> bool:
-    """Return whether a request is in a cohort that has just advanced; who has all of its tokens is in none any more."""
-    return request.phase is Phase.DECODING and request._cohort in (cohort, None)

@@ -132,18 +132,6 @@ def test_moments_of_requests_that_change_workers_or_are_aborted(
     check(cluster, told)
 
 
-def test_clients_read_each_token_once_also_of_stages_that_work_on_several_batches() -> None:
-    async def read(cluster: Cluster, output: int) -> list[int]:
-        tokens = cluster.generate(prompt_tokens=20, output_tokens=output)
-        return [token.index async for token in tokens]
-
-    async def main() -> list[list[int]]:
-        async with make_cluster(stages=2, engine=Engine(max_num_batched_tokens=20)) as cluster:
-            return list(await asyncio.gather(*(read(cluster, output) for output in (3, 9, 6))))
-
-    assert simloop.run(main()) == [list(range(3)), list(range(9)), list(range(6))]
-
-
 def test_after_a_preemption_a_request_is_resumed_and_not_admitted_again() -> None:
     cluster = make_cluster(blocks=8)
     told = listen(cluster)
