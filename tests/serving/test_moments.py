@@ -82,7 +82,7 @@ def check(cluster: Cluster, told: Told) -> None:
 rows = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 60), st.integers(1, 40)), min_size=1, max_size=14)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rows, st.data())
 def test_moments_come_in_order_and_agree_with_the_records(
     rows: list[tuple[int, int, int]], data: st.DataObject
@@ -105,7 +105,7 @@ def test_moments_come_in_order_and_agree_with_the_records(
     assert token_times(clusters[0]) == token_times(clusters[1])  # hooks that do not wait change nothing
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows, st.sampled_from([0.01, 1, 50]), st.data())
 def test_moments_of_requests_that_change_workers_or_are_aborted(
     rows: list[tuple[int, int, int]], bandwidth_gb_s: float, data: st.DataObject
