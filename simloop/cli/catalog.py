@@ -85,7 +85,7 @@ def _source(key: str, sources: dict[str, str]) -> str:
 def models(
     name: Annotated[str | None, typer.Argument(help="A model to show; a path to a config.json works too.")] = None,
 ) -> None:
-    """List the models, or show one with its sizes and source.
+    """List the models, or show one with its sizes, the operators that breakpoints name, and its source.
 
     Example: `simloop models llama-3.1-8b`
     """

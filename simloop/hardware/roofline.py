@@ -192,7 +192,7 @@ class Roofline:
             if shape.num_decodes:
                 ns += self._prices.decode(operator, shape.num_decodes, shape.decode_context).total
             return ns
-        rows = shape.num_sequences if operator.per == "sequence" else shape.num_tokens
+        rows = shape.num_sequences if operator.per == "sequence" else self._padded(shape.num_tokens)
         return self._prices.row(operator, rows).total if rows else 0.0
 
     def _chosen(self, stage: int | None) -> Stage:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import attrs
 
@@ -288,16 +289,15 @@ def _worker(
 
 def _hook(cluster: Cluster, ref: HookRef, path: str) -> None:
     """Register a breakpoint."""
+    if ref.group is not None:
+        group = ref.group
+        _located(lambda: cluster.check_group(group), f"{path}.group")
     source = _located(lambda: load_policy(ref.call, "hook", params=ref.params), f"{path}.call")
     call = _located(source.make, path)
-    if ref.at is not None:
-        cluster.hook(ref.at, call, background=ref.background, name=ref.call)
-    elif ref.before is not None:
-        pattern = ref.before
-        _located(lambda: cluster.before(pattern, call, background=ref.background, name=ref.call), f"{path}.before")
-    elif ref.after is not None:
-        pattern = ref.after
-        _located(lambda: cluster.after(pattern, call, background=ref.background, name=ref.call), f"{path}.after")
+    options: dict[str, Any] = {"group": ref.group, "background": ref.background, "name": ref.call}
+    for key, register in (("at", cluster.hook), ("before", cluster.before), ("after", cluster.after)):
+        if (where := getattr(ref, key)) is not None:
+            _located(partial(register, where, call, **options), f"{path}.{key}")
 
 
 def _swap_space(group: _Group) -> SwapSpace | None:

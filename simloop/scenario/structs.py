@@ -63,6 +63,7 @@ class HookRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         after: Operators of the model that have just ended.
         call: The hook: a bundled name, ``file.py:function``, ``package.module:function``, or an entry point in the
             group ``simloop.policies``.
+        group: Only on the workers of this group, by its name; on all if not given.
         background: Whether what it is called from goes on meanwhile; else that waits until the hook returns.
         params: Keyword arguments of the hook, by name.
     """
@@ -71,6 +72,7 @@ class HookRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     before: _Name | None = None
     after: _Name | None = None
     call: _Name
+    group: _Name | None = None
     background: bool = False
     params: dict[str, Any] = {}
 

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from simloop.clock import Event, add_note, now_ns, sleep_until_ns
-from simloop.errors import InputError, PolicyError, SimulationError
+from simloop.errors import InputError, PolicyError, SimulationError, did_you_mean
 from simloop.network import Fabric
 from simloop.serving.cohort import Cohort
 from simloop.serving.generation import Generation
@@ -22,7 +22,7 @@ from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import never_suspends, where_raised
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status
-from simloop.serving.walk import Walk
+from simloop.serving.walk import Walk, hook_operators
 from simloop.serving.worker import Worker
 from simloop.workload import Arrival
 
@@ -72,6 +72,7 @@ class Cluster:
     _routing: dict[Request, asyncio.Task[None]] = attrs.Factory(dict)
     _cancelled: dict[Request, str] = attrs.Factory(dict)
     _loads: dict[str | None, LoadIndex] = attrs.Factory(dict)
+    _walks: dict[int, Walk] = attrs.Factory(dict)
     _inline: bool = attrs.field(init=False)
     _group: asyncio.TaskGroup | None = None
     _entered: bool = False
@@ -172,56 +173,81 @@ class Cluster:
 
     # -- what users call ---------------------------------------------------------------------------------------
 
-    def hook(self, moment: str, hook: Hook, *, background: bool = False, name: str | None = None) -> None:
+    def hook(
+        self,
+        moment: str,
+        hook: Hook,
+        *,
+        group: str | None = None,
+        background: bool = False,
+        name: str | None = None,
+    ) -> None:
         """Call an async function at every ``moment``: see :data:`simloop.serving.MOMENTS`.
 
         Args:
             moment: The moment's name.
             hook: What to call, with a :class:`simloop.serving.Moment`.
+            group: Only on workers of this group of the scenario; on all if not given.
             background: Whether what it was called from goes on meanwhile; else that waits until it returns.
             name: What messages call it; the function's own name if not given.
 
         Raises:
-            InputError: There is no such moment, or the hook is not async.
+            InputError: There is no such moment or group, or the hook is not async.
         """
-        self.hooks.add(moment, Listener.of(hook, background, name))
+        self.check_group(group)
+        self.hooks.add(moment, Listener.of(hook, background, group, name))
 
-    def before(self, operators: str, hook: OperatorHook, *, background: bool = False, name: str | None = None) -> None:
+    def before(
+        self,
+        operators: str,
+        hook: OperatorHook,
+        *,
+        group: str | None = None,
+        background: bool = False,
+        name: str | None = None,
+    ) -> None:
         """Call an async function when operators of the model are about to begin.
 
         Args:
             operators: Their path, with ``*`` and slices of layers: ``lm_head``, ``layers.*.o_proj``, ``layers[::4]``.
             hook: What to call, with a :class:`simloop.serving.OperatorMoment`.
+            group: Only on workers of this group of the scenario; on all if not given.
             background: Whether the iteration goes on meanwhile; else it waits, and lasts so much longer.
             name: What messages call it; the function's own name if not given.
 
         Raises:
-            InputError: No worker has such an operator, a timing model does not know its operators, or the hook is not
-                async.
+            InputError: No worker has such an operator, a timing model does not know its operators, there is no such
+                group, or the hook is not async.
         """
-        self._hook_operators("before", operators, Listener.of(hook, background, name))
+        self.check_group(group)
+        self._hook_operators("before", operators, Listener.of(hook, background, group, name))
 
-    def after(self, operators: str, hook: OperatorHook, *, background: bool = False, name: str | None = None) -> None:
+    def after(
+        self,
+        operators: str,
+        hook: OperatorHook,
+        *,
+        group: str | None = None,
+        background: bool = False,
+        name: str | None = None,
+    ) -> None:
         """Call an async function when operators of the model have just ended; as :meth:`before` otherwise."""
-        self._hook_operators("after", operators, Listener.of(hook, background, name))
+        self.check_group(group)
+        self._hook_operators("after", operators, Listener.of(hook, background, group, name))
 
     def _hook_operators(self, when: str, operators: str, listener: Listener) -> None:
-        """Have a walk for each timing model that has such operators, and give it to its workers."""
-        refused: list[InputError] = []
-        walks: dict[int, Walk | None] = {}
-        for worker in self.workers:
-            key = id(worker.timing)
-            if key not in walks:
-                walks[key] = worker.walk
-                try:
-                    walk = worker.walk or Walk(worker.timing, self.hooks)
-                    walk.add(when, operators, listener, worker.model)
-                    walks[key] = walk
-                except InputError as error:
-                    refused.append(error)
-            worker.walk = walks[key]
-        if len(refused) == len(walks):
-            raise refused[0]
+        hook_operators(self._walks, self.workers, self.hooks, when, operators, listener)
+
+    def check_group(self, group: str | None) -> None:
+        """Do nothing if the scenario has a group of workers of that name, or None is given.
+
+        Raises:
+            InputError: It has not.
+        """
+        groups = dict.fromkeys(worker.group for worker in self.workers)
+        if group is not None and group not in groups:
+            near = did_you_mean(group, groups)
+            raise InputError(f"no group of workers is called {group!r}{near} (there are: {', '.join(groups)})")
 
     def submit(self, arrival: Arrival) -> Request:
         """Let a request arrive now; it is routed, queued and served while the caller goes on.

@@ -102,14 +102,18 @@ class Listener:
         call: The async function.
         name: What messages call it.
         background: Whether what it was called from goes on meanwhile.
+        group: Call it only for workers of this group.
     """
 
     call: Callable[[Any], Awaitable[None]]
     name: str
     background: bool = False
+    group: str | None = None
 
     @classmethod
-    def of(cls, call: Callable[[Any], Awaitable[None]], background: bool, name: str | None = None) -> Listener:
+    def of(
+        cls, call: Callable[[Any], Awaitable[None]], background: bool, group: str | None, name: str | None
+    ) -> Listener:
         """Register a hook.
 
         Raises:
@@ -119,7 +123,11 @@ class Listener:
         method = function if inspect.isfunction(function) else type(function).__call__
         if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(method):
             raise InputError(f"hook {_name_of(function)!r} is not async: write 'async def'")
-        return cls(call, name or _name_of(function), background)
+        return cls(call, name or _name_of(function), background, group)
+
+    def wants(self, worker: Worker | None) -> bool:
+        """Return whether it is to be called for what happens on a worker."""
+        return self.group is None or (worker is not None and worker.group == self.group)
 
 
 @attrs.frozen(eq=False)
@@ -160,8 +168,10 @@ class Hooks:
         """Call ``listener`` at every ``moment``.
 
         Raises:
-            InputError: There is no such moment.
+            InputError: There is no such moment, or none on a worker of some group.
         """
+        if moment == "arrival" and listener.group is not None:
+            raise InputError("'arrival' is before there is a worker: it goes without a group")
         if moment not in self.by_moment:
             raise InputError(
                 f"no moment is called {moment!r}{did_you_mean(moment, MOMENTS)} (there are: {', '.join(MOMENTS)})"
@@ -190,6 +200,8 @@ class Hooks:
             PolicyError: One of them raised; it names the hook, the request or the operator, and the time.
         """
         for listener in listeners:
+            if not listener.wants(moment.worker):
+                continue
             if not listener.background:
                 await self._call(listener, moment)
             elif self._group is not None:

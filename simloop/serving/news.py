@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import attrs
 
 from simloop.clock import now_ns
+from simloop.serving.cohort import Cohort
 from simloop.serving.hooks import Hooks, Moment
 from simloop.serving.request import Phase, Request
 
@@ -53,11 +54,12 @@ class News:
         for listener in request.listeners or ():
             listener(request, end_ns)
 
-    def add_tokens(self, running: Iterable[Request], end_ns: int) -> None:
-        """Note a token for everybody who decodes; walks them only where a hook wants every token."""
+    def add_tokens(self, running: Iterable[Request], cohort: Cohort, end_ns: int) -> None:
+        """Note a token for everybody in a cohort; walks them only where a hook wants every token."""
         if self.hooks.by_moment["token"]:
             for request in running:
-                if request.phase is Phase.DECODING:
+                # Who has just got the last token is in no cohort any more.
+                if request.phase is Phase.DECODING and request._cohort in (cohort, None):
                     self.add("token", request, end_ns)
         for request in self.listened:
             for listener in request.listeners or ():

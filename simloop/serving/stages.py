@@ -20,6 +20,7 @@ from simloop.hardware import IterationShape
 from simloop.network import Channel
 from simloop.serving.batch import Batch
 from simloop.serving.cohort import Cohort
+from simloop.serving.walk import Walk
 from simloop.serving.worker import Worker
 
 __all__ = ["StageTiming", "Stages"]
@@ -57,12 +58,14 @@ class Stages:
         worker: The worker; its scheduler, queue and KV memory serve all stages.
         timing: What prices them.
         busy_ns: How long each stage has worked and sent.
+        walks: Takes each stage from operator to operator, where its operators have hooks.
         in_flight: Micro-batches under way.
     """
 
     worker: Worker
     timing: StageTiming
     busy_ns: list[int]
+    walks: list[Walk | None]
     in_flight: int = 0
     _channels: list[Channel[_Flight]] = attrs.Factory(list)
     _since_ns: int = 0
@@ -71,7 +74,7 @@ class Stages:
     def of(cls, worker: Worker, timing: StageTiming, stages: int) -> Stages:
         """Spread a worker over stages; its decoding requests get a cohort for each micro-batch."""
         worker.cohorts += [Cohort(worker.kv.block_size) for _ in range(stages - 1)]
-        worker.stages = made = cls(worker, timing, [0] * stages)
+        worker.stages = made = cls(worker, timing, [0] * stages, [None] * stages)
         made._channels = [Channel(name=f"stage {stage} of {worker.name}") for stage in range(stages)]
         made._channels.append(Channel(name=f"the last stage of {worker.name}"))
         return made
@@ -130,7 +133,12 @@ class Stages:
     async def _run_stage(self, stage: int) -> None:
         inlet, outlet = self._channels[stage : stage + 2]
         async for flight in inlet:
-            busy_ns = flight.work_ns[stage] + flight.send_ns[stage]
-            await sleep_ns(busy_ns)
-            self.busy_ns[stage] += busy_ns
+            start_ns, walk = now_ns(), self.walks[stage]
+            if walk is None:
+                await sleep_ns(flight.work_ns[stage] + flight.send_ns[stage])
+            else:
+                await walk.run([flight.batch], flight.batch, flight.work_ns[stage])
+                if flight.send_ns[stage]:
+                    await sleep_ns(flight.send_ns[stage])
+            self.busy_ns[stage] += now_ns() - start_ns
             await outlet.put(flight)

@@ -265,7 +265,7 @@ class Worker:
             self.generated += cohort.size
             finished = cohort.advance(end_ns)
             if self.news.listened or self.hooks.by_moment["token"]:
-                self.news.add_tokens(self.running, end_ns)
+                self.news.add_tokens(self.running, cohort, end_ns)
             if len(finished) > 1:  # together, but their blocks are freed in order of admission
                 finished = sorted(finished, key=_rank)
             for request in finished:

@@ -20,7 +20,18 @@ from tests.hardware.profile_tables import write_bundle, write_csv
 from tests.hardware.test_profile_kernels import write_tables
 
 H100 = load_device("h100-sxm-80gb")
-KINDS = ["dense", "tp2", "windows", "mla", "moe", "profile", "profile with overheads", "profile moe", "kernels"]
+KINDS = [
+    "dense",
+    "overheads",
+    "tp2",
+    "windows",
+    "mla",
+    "moe",
+    "profile",
+    "profile with overheads",
+    "profile moe",
+    "kernels",
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +59,16 @@ def timing_of(kind: str, folder: Path) -> Any:
     if kind.startswith("profile"):
         overheads = VLLM_0_19 if "overheads" in kind else None
         return ProfileTiming(folder / "dense", llama, overheads=overheads)
-    models = {"dense": llama, "tp2": llama, "windows": load_model("gpt-oss-20b"), "mla": load_model("deepseek-v2-lite")}
+    models = {
+        "dense": llama,
+        "overheads": llama,
+        "tp2": llama,
+        "windows": load_model("gpt-oss-20b"),
+        "mla": load_model("deepseek-v2-lite"),
+    }
     plan = Plan(tensor_parallel=2 if kind in ("tp2", "moe") else 1)
-    return Roofline(models.get(kind, moe), H100, plan=plan)
+    overheads = VLLM_0_19 if kind == "overheads" else None
+    return Roofline(models.get(kind, moe), H100, plan=plan, overheads=overheads)
 
 
 shapes = st.builds(

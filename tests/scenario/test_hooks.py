@@ -124,6 +124,14 @@ def test_files_of_hooks_lie_beside_the_scenario(hooked: dict[str, Any], tmp_path
             "{before: lm_haed, call: delay, params: {us: 1}}",
             "hooks[0].before: 'lm_haed' fits no operator of llama-3.1-8",
         ),
+        (
+            "{at: token, call: delay, params: {us: 1}, group: gpus}",
+            "hooks[0].group: no group of workers is called 'gpus'; did you mean 'gpu'? (there are: gpu)",
+        ),
+        (
+            "{at: arrival, call: delay, params: {us: 1}, group: gpu}",
+            "hooks[0].at: 'arrival' is before there is a worker",
+        ),
         ("{before: '', call: delay, params: {us: 1}}", "hooks[0].before: found '', expected text that is not empty"),
     ],
 )

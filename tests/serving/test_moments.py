@@ -82,7 +82,7 @@ def check(cluster: Cluster, told: Told) -> None:
 rows = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 60), st.integers(1, 40)), min_size=1, max_size=14)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rows, st.data())
 def test_moments_come_in_order_and_agree_with_the_records(
     rows: list[tuple[int, int, int]], data: st.DataObject
@@ -92,8 +92,10 @@ def test_moments_come_in_order_and_agree_with_the_records(
         max_num_batched_tokens=data.draw(st.sampled_from([8, 64])),
         scheduling_policy=data.draw(st.sampled_from(["fcfs", "priority"])),
     )
-    workers = data.draw(st.integers(1, 2))
-    clusters = [make_cluster(engine=engine, blocks=5, workers=workers, route="round_robin") for _ in range(2)]
+    workers, stages = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 3))
+    clusters = [
+        make_cluster(engine=engine, blocks=5, workers=workers, stages=stages, route="round_robin") for _ in range(2)
+    ]
     arrivals = sorted((1000 * at + 500, prompt, output) for at, prompt, output in rows)
     hashes = [tuple(range(prompt // 16 * data.draw(st.integers(0, 1)))) for _, prompt, _ in arrivals]
     told = listen(clusters[0])
@@ -103,7 +105,7 @@ def test_moments_come_in_order_and_agree_with_the_records(
     assert token_times(clusters[0]) == token_times(clusters[1])  # hooks that do not wait change nothing
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows, st.sampled_from([0.01, 1, 50]), st.data())
 def test_moments_of_requests_that_change_workers_or_are_aborted(
     rows: list[tuple[int, int, int]], bandwidth_gb_s: float, data: st.DataObject

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 
 import simloop
 from simloop.errors import InputError
-from simloop.hardware import OperatorCall, Roofline, Shape, Timeline, load_device
+from simloop.hardware import OperatorCall, Pipeline, Roofline, Shape, Timeline, load_device
 from simloop.model import Plan, load_model
-from simloop.serving import Cluster, Engine, Lockstep, OperatorMoment, Request
+from simloop.serving import Cluster, Engine, Lockstep, Moment, OperatorMoment, Request
 from simloop.serving.patterns import find_operators
 from tests.serving.world import make_cluster, serve, token_times
 
@@ -166,6 +167,32 @@ def test_a_hook_that_waits_moves_all_that_is_behind_it() -> None:
     assert finish_ns[2] == finish_ns[0] + 4 * 4 * 1_000_000
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 3_000_000), min_size=1, max_size=9), st.integers(1, 3))
+def test_every_call_comes_so_much_later_as_hooks_before_it_waited(waits: list[int], tokens: int) -> None:
+    cluster, seen = cluster_of(), list[int]()
+    begun_ns = late_ns = wanted = 0
+    places = [place.last for place in find_operators("layers[::4].o_proj", CALLS, LLAMA)]
+
+    async def wait(moment: OperatorMoment) -> None:
+        nonlocal late_ns, wanted, begun_ns
+        if len(seen) % len(places) == 0:
+            begun_ns, late_ns = cluster.workers[0].busy_ns, 0
+        total_ns = TIMING.iteration_ns(moment.batch)
+        (mark_ns,) = Timeline(TIMING).marks_ns(moment.batch, total_ns, [places[len(seen) % len(places)]])
+        assert moment.time_ns == begun_ns + mark_ns + late_ns
+        seen.append(moment.time_ns)
+        late_ns += waits[len(seen) % len(waits)]
+        wanted += waits[len(seen) % len(waits)]
+        await simloop.sleep_ns(waits[len(seen) % len(waits)])
+
+    cluster.after("layers[::4].o_proj", wait)
+    (request,) = serve(cluster, [(0, 50, tokens)])
+    (plain,) = serve(cluster_of(), [(0, 50, tokens)])
+    assert len(seen) == 8 * tokens
+    assert request.finish_ns == plain.finish_ns + wanted
+
+
 def test_hooks_may_be_added_while_the_cluster_runs() -> None:
     cluster, seen = cluster_of(), list[str]()
 
@@ -202,6 +229,60 @@ def test_ranks_in_lockstep_are_told_together_and_wait_together() -> None:
     assert ends[1] == [end + 2_000_000 for end in ends[0]]
 
 
+def staged() -> Cluster:
+    """Return a worker of two pipeline stages, 16 layers each."""
+    cluster = make_cluster(stages=2, check=False)
+    plan = Plan(pipeline_parallel=2)
+    timing = Pipeline(LLAMA, A100, plan, lambda stage: Roofline(LLAMA, A100, plan=plan, stage=stage))
+    (worker,) = cluster.workers
+    worker.timing = timing
+    assert worker.stages is not None
+    worker.stages.timing = timing
+    return cluster
+
+
+def test_stages_are_walked_each_by_itself() -> None:
+    cluster, seen = staged(), list[tuple[str, int]]()
+    (plain,) = serve(staged(), [(0, 50, 1)])
+
+    async def note(moment: OperatorMoment) -> None:
+        seen.append((moment.operator, moment.time_ns))
+        if moment.operator == "layers.20":
+            await simloop.sleep(0.001)
+
+    cluster.after("layers.*", note)
+    cluster.before("layers[-1].attention", note)
+    cluster.after("sampler", note)
+    (request,) = serve(cluster, [(0, 50, 1)])
+    layers = [f"layers.{layer}" for layer in range(32)]
+    assert [path for path, _ in seen] == [*layers[:31], "layers.31.attention", layers[31], "sampler"]
+    times = dict(seen)
+    pipeline, shape = cluster.workers[0].timing, Shape.prefill(50)
+    assert isinstance(pipeline, Pipeline)
+    assert times["layers.15"] == pipeline.stage_ns(shape, 0)
+    sent_ns = pipeline.send_ns(shape, 0)
+    assert times["layers.16"] - times["layers.15"] > sent_ns > 0
+    assert times["sampler"] == request.finish_ns == plain.finish_ns + 1_000_000
+
+
+def test_a_stage_without_hooks_is_not_walked() -> None:
+    cluster, told = staged(), list[str]()
+
+    async def note(moment: OperatorMoment) -> None:
+        told.append(moment.operator)
+
+    cluster.after("layers[20]", note)
+    stages = cluster.workers[0].stages
+    assert stages is not None
+    assert [walk is not None for walk in stages.walks] == [False, True]
+    with pytest.raises(InputError, match="there are: embedding, final_layernorm, lm_head, sampler; in layers"):
+        cluster.after("nothing", note)
+    with pytest.raises(InputError, match=r"ArbitraryPrice is no simloop\.hardware\.Pipeline"):
+        make_cluster(stages=2).after("lm_head", note)
+    assert all(request.generated == 4 for request in serve(cluster, [(0, 50, 4)] * 3))
+    assert set(told) == {"layers.20"}
+
+
 def test_all_reduces_and_experts_are_operators() -> None:
     calls = Timeline(Roofline(load_model("qwen3-30b-a3b"), A100, plan=Plan(tensor_parallel=2))).calls
     names = [call.path for call in calls if call.layer == 5]
@@ -218,6 +299,37 @@ def test_a_worker_without_hooks_is_not_walked() -> None:
     with pytest.raises(InputError, match="fits no operator of llama"):
         cluster.after("nothing", quiet)
     serve(cluster, BURST)
+
+
+def test_a_hook_for_a_group_leaves_the_others_alone() -> None:
+    cluster, seen = make_cluster(workers=3, route="round_robin"), set[str]()
+    for worker in cluster.workers:
+        worker.timing, worker.group = Roofline(LLAMA, A100), "even" if worker.index % 2 == 0 else "odd"
+
+    async def note(moment: Moment | OperatorMoment) -> None:
+        assert moment.worker is not None
+        seen.add(moment.worker.name)
+
+    cluster.after("layers[::4]", note, group="odd")
+    cluster.hook("admitted", note, group="odd")
+    assert [worker.walk is not None for worker in cluster.workers] == [False, True, False]
+    serve(cluster, BURST * 3)
+    assert seen == {"gpu-1"}
+    with pytest.raises(InputError, match=r"no group of workers is called 'add'; did you mean 'odd'\?"):
+        cluster.before("lm_head", note, group="add")
+
+
+def test_workers_of_two_groups_may_share_a_timing_model() -> None:
+    cluster, seen = cluster_of(workers=2, route="round_robin"), set[str]()
+    cluster.workers[1].group = "other"
+
+    async def note(moment: OperatorMoment) -> None:
+        seen.add(f"{moment.worker.group} {moment.operator}")
+
+    cluster.after("layers[0]", note, group="other")
+    cluster.after("lm_head", note)
+    serve(cluster, BURST)
+    assert seen == {"gpu lm_head", "other layers.0", "other lm_head"}
 
 
 def test_a_timing_model_of_ones_own_says_what_it_lacks() -> None:
@@ -301,6 +413,21 @@ def test_a_request_may_be_aborted_while_a_hook_waits() -> None:
     simloop.run(main())
     assert requests[0].reason == "aborted by the client"
     assert cluster.workers[0].kv.used == 0
+
+
+def test_a_walk_in_real_time() -> None:
+    cluster, seen = cluster_of(), list[str]()
+
+    async def note(moment: OperatorMoment) -> None:
+        seen.append(moment.operator)
+
+    async def main() -> None:
+        cluster.after("layers[15:17]", note)
+        async with cluster:
+            await cluster.generate(prompt_tokens=20, output_tokens=2)
+
+    asyncio.run(main())
+    assert seen == ["layers.15", "layers.16"] * 2
 
 
 def test_calls_are_what_the_plan_runs() -> None:
