@@ -27,7 +27,7 @@ def check_worker(worker: Worker, batch: Batch) -> None:
         "free KV blocks below zero": (min(worker.kv.free, 0), 0),
         "decoding requests": (len(decoding), len(worker.decoding)),
         "stored tokens of decoding requests": (sum(request.computed for request in decoding), worker.decoding.context),
-        "shortest and longest context": (_extremes(decoding), worker.decoding.extremes if decoding else (0, 0)),
+        "shortest and longest context": (_extremes(decoding), _kept_extremes(worker)),
         "blocks needed next": (_needed(worker), worker.decoding.blocks_needed),
         "requests being prefilled": (
             sum(request.phase is Phase.PREFILLING for request in worker.running),
@@ -44,6 +44,11 @@ def check_worker(worker: Worker, batch: Batch) -> None:
 def _extremes(decoding: list[Request]) -> tuple[int, int]:
     stored = [request.computed for request in decoding]
     return min(stored, default=0), max(stored, default=0)
+
+
+def _kept_extremes(worker: Worker) -> tuple[int, int]:
+    cohort = worker.decoding
+    return (cohort.shortest, cohort.longest) if cohort else (0, 0)
 
 
 def _held(worker: Worker) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simloop.errors import InputError, SimulationError
 from simloop.hardware import Shape
-from simloop.hardware.profile import DomainWarning, MeasuredTime, ProfileTiming, RingLink, load_bundle
+from simloop.hardware.profile import DomainWarning, MeasuredTime, Overheads, ProfileTiming, RingLink, load_bundle
 from simloop.hardware.profile.moe import expert_load
 from simloop.model import Balanced, Experts, load_model
 from tests.hardware.profile_reference import Reference, rows
@@ -63,6 +63,40 @@ def test_against_the_slow_reference(
     for decodes, chunks in sequence:
         expected = reference.iteration_ns(decodes + chunks)
         assert abs(timing.iteration_ns(shape(decodes + chunks, decodes=len(decodes))) - expected) <= LAYERS
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 130), st.integers(0, 200), st.integers(0, 12), st.integers(0, 400))
+def test_attention_is_linear_in_everything(
+    reference: Reference, timing: ProfileTiming, chunk: int, history: int, decodes: int, context: int
+) -> None:
+    """On, between and beyond the measured points, and where the table has holes."""
+    grid = timing.bundle.attention
+    assert grid.at(chunk, history, decodes, context) == pytest.approx(
+        reference.lookup(chunk, history, decodes, context)
+    )
+    assert grid.prompt(chunk, history) == pytest.approx(reference.lookup(chunk, history, 0, 0))
+    assert grid.at(chunk, history, 0, 0) == grid.prompt(chunk, history)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(2, 30), st.integers(0, 30)), min_size=2, max_size=3), st.lists(contexts, max_size=3)
+)
+def test_prompts_by_themselves(
+    reference: Reference, timing: ProfileTiming, chunks: list[tuple[int, int]], decodes: list[int]
+) -> None:
+    """The sum of the prompts, and what the decodes add to one chunk of all their tokens."""
+    split = ProfileTiming(timing.bundle, MODEL, overheads=Overheads(attention_per_prompt=True))
+    asked = Shape.mixed(chunks, [context + 1 for context in decodes])
+    new, cached = sum(new for new, _ in chunks), sum(cached for _, cached in chunks)
+    expected = sum(reference.lookup(*chunk, 0, 0) for chunk in chunks)
+    if decodes:
+        mean = sum(decodes) // len(decodes)
+        expected += reference.lookup(new, cached, len(decodes), mean) - reference.lookup(new, cached, 0, 0)
+    (line,) = [line for line in split.explain(asked) if line.operator == "attention"]
+    assert line.ns == pytest.approx(LAYERS * max(1, int(expected)), abs=LAYERS)
+    assert sum(line.ns for line in split.explain(asked)) == split.iteration_ns(asked)
 
 
 @settings(max_examples=100, deadline=None)
@@ -193,6 +227,15 @@ def test_bad_times(tmp_path: Path, cell: str) -> None:
     write_csv(folder / "tp1" / "dense.csv", "layer,tokens,time_us", [("o_proj", 1, cell)])
     with pytest.raises(InputError, match="line 2: time_us: expected a time above zero, found"):
         load_bundle(folder)
+
+
+def test_a_folder_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b")
+    before = load_bundle(folder)
+    assert load_bundle(folder) is before
+    file = folder / "tp1" / "dense.csv"
+    file.write_text(file.read_text().replace("embedding,1,", "embedding,1,1"))
+    assert load_bundle(folder).dense["embedding"].values[0] > before.dense["embedding"].values[0]
 
 
 def test_bad_folders(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from simloop.hardware.profile.bundle import ONCE, TWICE, Bundle, load_bundle
 from simloop.hardware.profile.collectives import AllReduce
 from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.domain import DomainWatch
-from simloop.hardware.profile.mix import DecodeRow, Mix
+from simloop.hardware.profile.mix import DecodeRow, extremes, merged
 from simloop.hardware.profile.moe import expert_load
 from simloop.hardware.profile.overheads import Overheads
 from simloop.hardware.profile.reading import has_table
@@ -83,7 +83,7 @@ class ProfileTiming:
         self._experts = next((op for op, _ in model.operators() if isinstance(op, Experts)), None)
         self._ep, self._routing = ep, routing
         self.overheads = overheads or Overheads()
-        self._has_floor = self.overheads.floor_ns(1) > 0
+        self._has_floor, self._prefill_ns = self.overheads.floor_ns(1) > 0, self.overheads.prefill_ns()
         _check(self.bundle, tp, ep, all_reduce, self._experts)
         grid = self.bundle.attention
         self._last = grid.chunks[-1], grid.last_history, grid.decodes[-1], grid.last_context
@@ -114,7 +114,17 @@ class ProfileTiming:
         if row.skewed:
             longest = shape.decode_context_max - 1
             if longest != mean:
-                time = row.corrected(time, mean, shape.decode_context_min - 1, longest)
+                shortest = shape.decode_context_min - 1
+                rate = (mean - shortest) / (longest - shortest)
+                if not (row.rate_from < rate <= row.rate_to and row.longest_from < longest <= row.longest_to):
+                    row.move_alpha(rate, longest)
+                alpha = row.alpha
+                if alpha:
+                    if not row.top_low <= longest < row.top_high:
+                        row.move_top(longest)
+                    more = row.top_base + row.top_rise * (longest - row.top_low) / (row.top_high - row.top_low) - time
+                    if more > 0.0:
+                        time += alpha * more
         ns += head + self._layers * int(time)
         return max(ns, self.overheads.floor_ns(sequences)) if self._has_floor else ns
 
@@ -189,48 +199,54 @@ class ProfileTiming:
 
     def _with_prompts(self, shape: IterationShape, ns: int) -> int:
         if shape.chunks:
-            ns += self._layers * self._mixed_ns(shape) + self.overheads.prefill_ns()
-        return max(ns, self.overheads.floor_ns(shape.num_sequences))
+            time = self._split(shape) if self.overheads.attention_per_prompt else self._merged(shape)
+            ns += self._layers * max(1, int(time)) + self._prefill_ns
+        return max(ns, self.overheads.floor_ns(shape.num_sequences)) if self._has_floor else ns
 
-    def _mixed_ns(self, shape: IterationShape) -> int:
-        """Return one layer's attention of a step with prompts."""
-        mix = Mix.of(shape)
-        return self._split_ns(shape, mix) if self.overheads.attention_per_prompt else self._merged_ns(mix)
-
-    def _split_ns(self, shape: IterationShape, mix: Mix) -> int:
+    def _split(self, shape: IterationShape) -> float:
         """Each prompt by itself; what the decodes add is measured beside one chunk of all the prompts' tokens."""
-        grid = self.bundle.attention
-        self._check_mix(mix)
-        if mix.decodes and len(shape.chunks) == 1:
-            return max(1, int(grid.at(mix.chunk, mix.history, mix.decodes, mix.mean)))
-        time = sum(grid.at(new, cached, 0, 0) for new, cached in shape.chunks if new > 1)
-        if mix.decodes:
-            time += grid.at(mix.chunk, mix.history, mix.decodes, mix.mean)
-            time -= grid.at(mix.chunk, mix.history, 0, 0) if mix.chunk else 0.0
-        return max(1, int(time))
+        chunk, history, decodes, mean = merged(shape)
+        self._inside(chunk, history, decodes, mean)
+        grid, chunks = self.bundle.attention, shape.chunks
+        if decodes and len(chunks) == 1:
+            return grid.at(chunk, history, decodes, mean)
+        time = 0.0
+        for new, cached in chunks:
+            if new > 1:
+                time += grid.prompt(new, cached)
+        if decodes:
+            time += grid.at(chunk, history, decodes, mean)
+            time -= grid.prompt(chunk, history) if chunk else 0.0
+        return time
 
-    def _merged_ns(self, mix: Mix) -> int:
-        grid, skew = self.bundle.attention, self.bundle.skew
-        self._check_mix(mix)
-        time = grid.at(mix.chunk, mix.history, mix.decodes, mix.mean)
-        if skew is not None and mix.decodes > 1 and mix.longest != mix.mean:
-            rate = (mix.mean - mix.shortest) / (mix.longest - mix.shortest)
-            alpha = skew.alpha(mix.chunk, mix.history, mix.decodes, rate, mix.longest)
-            upper = grid.at(mix.chunk, mix.history, mix.decodes, mix.longest) if alpha else time
-            if upper > time:
-                time += alpha * (upper - time)
-        return max(1, int(time))
+    def _merged(self, shape: IterationShape) -> float:
+        """All prompts as one chunk, beside the decodes at the mean of their contexts, corrected if unequal."""
+        chunk, history, decodes, mean = merged(shape)
+        if self.bundle.skew is None or decodes < 2:
+            self._inside(chunk, history, decodes, mean)
+            return self.bundle.attention.at(chunk, history, decodes, mean)
+        if decodes == shape.num_decodes:
+            shortest, longest = shape.decode_context_min - 1, shape.decode_context_max - 1
+        else:
+            shortest, longest = extremes(shape)
+        self._inside(chunk, history, decodes, longest)
+        time = self.bundle.attention.at(chunk, history, decodes, mean)
+        if longest == mean:
+            return time
+        alpha = self.bundle.skew.alpha(chunk, history, decodes, (mean - shortest) / (longest - shortest), longest)
+        upper = self.bundle.attention.at(chunk, history, decodes, longest) if alpha else time
+        return time + alpha * (upper - time) if upper > time else time
 
-    def _check_mix(self, mix: Mix) -> bool:
+    def _inside(self, chunk: int, history: int, decodes: int, context: int) -> bool:
         """Return whether a step lies within the attention table; if not, say so."""
-        chunk, history, decodes, context = self._last
-        if mix.chunk <= chunk and mix.history <= history and mix.decodes <= decodes and mix.longest <= context:
+        last_chunk, last_history, last_decodes, last_context = self._last
+        if chunk <= last_chunk and history <= last_history and decodes <= last_decodes and context <= last_context:
             return True
         for axis, value, last in (
-            ("prefill_chunk", mix.chunk, chunk),
-            ("kv_prefill", mix.history, history),
-            ("n_decode", mix.decodes, decodes),
-            ("kv_decode", mix.longest, context),
+            ("prefill_chunk", chunk, last_chunk),
+            ("kv_prefill", history, last_history),
+            ("n_decode", decodes, last_decodes),
+            ("kv_decode", context, last_context),
         ):
             self.domain.check(axis, value, last)
         return False
@@ -243,16 +259,17 @@ class ProfileTiming:
         return MeasuredTime(name, calls, ns, "measured", self.bundle.source, domain, point <= curve.last)
 
     def _attention_line(self, shape: IterationShape) -> MeasuredTime:
-        mix = Mix.of(shape)
-        ns = self._mixed_ns(shape) if shape.chunks else self._merged_ns(mix)
-        inside, calls = self._check_mix(mix), self._layers
-        grid = self.bundle.attention
+        split = self.overheads.attention_per_prompt and shape.chunks
+        ns = self._layers * max(1, int(self._split(shape) if split else self._merged(shape)))
+        chunk, history, decodes, mean = merged(shape)
+        longest, grid = extremes(shape)[1], self.bundle.attention
         domain = (
-            f"prefill_chunk to {grid.chunks[-1]}, asked {mix.chunk}; kv_prefill to {grid.last_history}, asked "
-            f"{mix.history}; n_decode to {grid.decodes[-1]}, asked {mix.decodes}; kv_decode to {grid.last_context}, "
-            f"asked {mix.mean} on average and at most {mix.longest}"
+            f"prefill_chunk to {grid.chunks[-1]}, asked {chunk}; kv_prefill to {grid.last_history}, asked "
+            f"{history}; n_decode to {grid.decodes[-1]}, asked {decodes}; kv_decode to {grid.last_context}, "
+            f"asked {mean} on average and at most {longest}"
         )
-        return MeasuredTime("attention", calls, calls * ns, "measured", self.bundle.source, domain, inside)
+        inside = self._inside(chunk, history, decodes, mean if split else longest)
+        return MeasuredTime("attention", self._layers, ns, "measured", self.bundle.source, domain, inside)
 
     def _expert_line(self, tokens: int) -> MeasuredTime:
         ns = self._layers * self._experts_ns(tokens)
