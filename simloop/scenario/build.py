@@ -8,9 +8,9 @@ from typing import TypeVar
 import attrs
 
 from simloop.errors import InputError
-from simloop.hardware import Device, MemoryPlan, Roofline, TimingModel, load_device, memory_plan
+from simloop.hardware import Device, MemoryPlan, Roofline, TimingModel, load_device, memory_plan, serving_dtype
 from simloop.hardware.profile import KernelTiming, ProfileTiming
-from simloop.model import Experts, Model, Plan, load_model
+from simloop.model import Experts, Model, Plan, exchanged_bytes, load_model
 from simloop.network import Fabric, switch
 from simloop.scenario.engines import check_engine
 from simloop.scenario.structs import Network, PolicyRef, Scenario, WorkerGroup
@@ -34,6 +34,7 @@ class _Group:
     memory: MemoryPlan
     schedule: PolicySource
     schedule_path: str
+    exchanged_bytes: tuple[int, int]
 
 
 @fresh_policy_files()
@@ -58,7 +59,7 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
             ranks = _engine(scenario, group, place, len(workers), records, hooks, check)
             workers.extend(ranks)
             if len(ranks) > 1 and _mixture(group.model):
-                lockstep.append(Lockstep(ranks))
+                lockstep.append(Lockstep(ranks, *group.exchanged_bytes))
     control = scenario.policies.control
     controller = None if control is None else _policy(control, "control", "policies.control")
     return Cluster(
@@ -121,7 +122,12 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
         ),
         path,
     )
-    return _Group(spec, device, model, timing, memory, schedule, place)
+    exchanged = _exchanged(model.with_dtype(serving_dtype(model, device, engine.dtype)), plan, f"{path}.engine")
+    return _Group(spec, device, model, timing, memory, schedule, place, exchanged)
+
+
+def _exchanged(model: Model, plan: Plan, path: str) -> tuple[int, int]:
+    return (0, 0) if plan.data_parallel == 1 else _located(lambda: exchanged_bytes(model, plan), path)
 
 
 def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> TimingModel:
@@ -139,6 +145,7 @@ def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> Timi
         tp=plan.tensor_parallel,
         all_reduce=timing.all_reduce,
         ep=plan.expert_ranks if plan.expert_parallel else 1,
+        dp=plan.data_parallel,
         overheads=overheads,
         strict=timing.strict,
     )

@@ -54,7 +54,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ``kernels`` (tables of kernels by shape).
         path: Folder of the measurements; needed for ``profile`` and ``kernels``.
         overheads: What the engine adds: ``none``, ``vllm-0.15``, ``vllm-0.19``, or a mapping of its own.
-        all_reduce: Links between tensor-parallel ranks, for ``profile``.
+        all_reduce: Links between the ranks of an engine, for ``profile``.
         strict: Whether leaving the measured domain ends the run; else it warns, once.
     """
 

@@ -192,8 +192,48 @@ def test_experts_are_looked_up_by_tokens_and_activated_experts(tmp_path: Path) -
     assert line.ns == 48 * 54_000  # 3 tokens have an expert here, of which 6 are activated: fewer than any measured
 
 
-def test_activated_experts() -> None:
+def test_ranks_in_step_share_experts_and_exchange_tokens(tmp_path: Path) -> None:
+    folder, model = write_bundle(tmp_path / "b"), load_model("qwen3-30b-a3b")
+    rows = [(tokens, active, tokens + 10.0 * active) for tokens in (1, 64, 256) for active in (16, 64, 128)]
+    write_csv(folder / "tp1" / "moe.csv", "tokens,activated_experts,time_us", rows)
+    link = RingLink(bandwidth_gib_s=16, latency_us=20, memory_bandwidth_gb_s=1000, fixed_ns=0)
+    alone = ProfileTiming(folder, model)
+    shared = ProfileTiming(folder, model, dp=2, ep=2, all_reduce=link)
+    padded = Shape(100, 3, (), 3, 3 * 70, 70, 70)  # three decodes, beside a rank that has 100 tokens
+    lines = {line.operator: line for line in shared.explain(padded)}
+    before = {line.operator: line.ns for line in alone.explain(padded)}
+    assert sum(line.ns for line in lines.values()) == shared.iteration_ns(padded)
+    assert lines["qkv_proj"].ns == before["qkv_proj"]  # at 100 tokens
+    own = {line.operator: line.ns for line in alone.explain(Shape.decode(3, 70))}
+    assert [lines[name].ns for name in ("attention", "lm_head")] == [own["attention"], own["lm_head"]]  # at 3
+    both = expert_load(load_experts(), 200, 2, None)
+    assert lines["experts"].ns == 48 * 1000 * (both[0] + 10 * both[1])
+    hop = 20_000 + 100 * 2 * (2048 + 128) / (16 * 2**30 / 1e9)  # what the other rank has
+    assert lines["dispatch"].ns == 48 * int(hop)
+    share = 100 * 2 * 2048
+    assert lines["combine"].ns == 48 * int(20_000 + share / (16 * 2**30 / 1e9) + 3 * share / 1000)
+    dummy = shared.iteration_ns(Shape(100, 0, (), 0, 0))  # the rank has nothing: no attention, no logits
+    assert dummy == shared.iteration_ns(padded) - own["attention"] - own["lm_head"] - own["sampler"]
+    with pytest.raises(InputError, match="dp 2 needs all_reduce: what its ranks exchange"):
+        ProfileTiming(folder, model, dp=2, ep=2)
+    with pytest.raises(InputError, match="has whole experts only: dp 2 takes enable_expert_parallel"):
+        ProfileTiming(folder, model, dp=2, all_reduce=link)
+
+
+def load_experts() -> Experts:
     (experts,) = {op for op, _ in load_model("qwen3-30b-a3b").operators() if isinstance(op, Experts)}
+    return experts
+
+
+@given(st.integers(1, 10**9), st.integers(2, 16))
+def test_the_halves_of_an_all_reduce(num_bytes: int, ranks: int) -> None:
+    link = RingLink(bandwidth_gib_s=16, latency_us=20, memory_bandwidth_gb_s=1597, fixed_ns=0)
+    halves = link.all_gather_ns(num_bytes, ranks) + link.reduce_scatter_ns(num_bytes, ranks)
+    assert halves == pytest.approx(link.all_reduce_ns(num_bytes, ranks), abs=2)
+
+
+def test_activated_experts() -> None:
+    experts = load_experts()
     assert expert_load(experts, 100, 2, None) == (100, 64)
     assert expert_load(experts, 3, 2, None) == (3, 12)
     assert expert_load(experts, 3, 1, Balanced()) == (3, round(128 * (1 - (1 - 8 / 128) ** 3)))

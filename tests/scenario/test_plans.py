@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 import simloop
 from simloop.errors import InputError
 from simloop.hardware import load_device
 from simloop.metrics import Records
+from simloop.report import write_run
 from simloop.scenario import load_scenario
 from simloop.scenario.build import build_cluster
 from simloop.serving import Cluster
+from tests.hardware.measured import PROFILES, needs_data
 
 LLAMA = "llama-3.1-8b"
 
@@ -92,6 +97,36 @@ def test_data_parallel_ranks_of_a_mixture_keep_step() -> None:
     assert [worker.name for worker in cluster.workers] == ["worker-0.0", "worker-0.1"]
     assert len(cluster.lockstep) == 1
     assert simloop.simulate(values, check=True).summary()["completed"] == 40
+
+
+def test_what_keeping_step_costs_is_in_the_results(tmp_path: Path) -> None:
+    result = simloop.simulate("shared-experts", requests=30)
+    (engine,), rows = result.summary()["lockstep"], result.lockstep
+    assert engine["ranks"] == ["gpu-0.0", "gpu-0.1"]
+    assert engine["iterations"] == len(rows) / 2
+    assert engine["waves"] == rows["wave"].max()
+    assert engine["dummies"] == (rows["tokens"] == 0).sum() > 0
+    assert (engine["tokens"], engine["padding_tokens"]) == (rows["tokens"].sum(), rows["padding"].sum())
+    computed = (rows["tokens"] + rows["padding"]).sum() // 2  # the same on both ranks
+    assert engine["dispatched_bytes"] == computed * 48 * (2048 + 128) * 2
+    assert engine["combined_bytes"] == computed * 48 * 2048 * 2
+    folder = write_run(result, tmp_path / "out")
+    assert pl.read_parquet(folder / "lockstep.parquet").equals(rows)
+    dense = simloop.simulate(scenario(data_parallel_size=2))
+    assert (dense.summary()["lockstep"], len(dense.lockstep)) == ([], 0)
+    assert not (write_run(dense, folder) / "lockstep.parquet").exists()
+
+
+@needs_data
+@pytest.mark.filterwarnings("ignore::simloop.hardware.profile.DomainWarning")
+def test_shared_experts_from_measured_layers() -> None:
+    path = PROFILES / "RTXPRO6000/Qwen/Qwen3-30B-A3B-Instruct-2507/bf16"
+    timing = {"model": "profile", "path": str(path), "all_reduce": {"bandwidth_gib_s": 16, "latency_us": 20}}
+    changes = [f"workers[0].timing={json.dumps(timing)}"]
+    measured = simloop.simulate("shared-experts", requests=60, overrides=changes, check=True).summary()
+    roofline = simloop.simulate("shared-experts", requests=60).summary()
+    assert measured["completed"] == 60
+    assert measured["mean_tpot_ms"] == pytest.approx(roofline["mean_tpot_ms"], rel=0.25)
 
 
 def test_data_parallel_ranks_of_a_dense_model_are_strangers() -> None:

@@ -46,13 +46,19 @@ class ProfileTiming:
     decoder blocks; embedding, last norm, ``lm_head`` and sampler once; two all-reduces a block if the model is split;
     token ids to the host and back. Every look-up is cut to whole nanoseconds.
 
+    Data-parallel ranks that share experts iterate together, each with as many tokens as the one that has the most (see
+    :class:`~simloop.serving.Lockstep`): dense layers work on these, attention on the rank's own, the experts on those
+    of all ranks. In every block an all-gather brings the tokens together, hidden states and what the router says of
+    each expert, and a reduce-scatter takes the sums back.
+
     Args:
         bundle: Layer profiles, or where they are (see :func:`load_bundle`).
         model: The model: its number of blocks and its width.
         tp: Degree of tensor parallelism.
-        all_reduce: What an all-reduce takes; needed if ``tp`` is larger than 1.
+        all_reduce: What an all-reduce takes, and its halves; needed if ``tp`` or ``dp`` is larger than 1.
         host_bandwidth_gb_s: Bandwidth of the host's memory for token ids, GB/s; ``None`` leaves the transfers out.
         ep: Degree of expert parallelism, where the model has experts.
+        dp: Data-parallel ranks that share the experts.
         routing: How tokens spread over experts; ``None`` is the reference's rule.
         overheads: What the engine adds; ``None`` is the reference's composition, kernels alone.
         strict: Whether leaving the measured domain is an error; else it is a warning, once for each axis.
@@ -70,6 +76,7 @@ class ProfileTiming:
         all_reduce: AllReduce | None = None,
         host_bandwidth_gb_s: float | None = 256.0,
         ep: int = 1,
+        dp: int = 1,
         routing: Routing | None = None,
         overheads: Overheads | None = None,
         strict: bool = False,
@@ -81,10 +88,10 @@ class ProfileTiming:
         self._all_reduce = all_reduce
         self._host = host_bandwidth_gb_s
         self._experts = next((op for op, _ in model.operators() if isinstance(op, Experts)), None)
-        self._ep, self._routing = ep, routing
+        self._ep, self._dp, self._routing = ep, dp, routing
         self.overheads = overheads or Overheads()
         self._has_floor, self._prefill_ns = self.overheads.floor_ns(1) > 0, self.overheads.prefill_ns()
-        _check(self.bundle, tp, ep, all_reduce, self._experts)
+        _check(self.bundle, tp, ep, dp, all_reduce, self._experts)
         grid = self.bundle.attention
         self._last = grid.chunks[-1], grid.last_history, grid.decodes[-1], grid.last_context
         self._layers = model.num_layers
@@ -138,7 +145,7 @@ class ProfileTiming:
         if shape.num_decodes or shape.chunks:
             lines.append(self._attention_line(shape))
         if self._experts is not None:
-            lines.append(self._expert_line(rows))
+            lines += self._expert_lines(rows)
         if self._tp > 1:
             lines.append(self._all_reduce_line(rows))
         heads = self.bundle.per_sequence.items()
@@ -163,7 +170,7 @@ class ProfileTiming:
         if self._tp > 1:
             ns += 2 * self._layers * self._all_reduce_ns(rows)
         if self._experts is not None:
-            ns += self._layers * self._experts_ns(rows)
+            ns += self._layers * (self._experts_ns(self._dp * rows) + sum(self._exchange_ns(rows)))
         return _remember(self._by_tokens, tokens, ns + self._host_ns(tokens))
 
     def _price_sequences(self, sequences: int) -> int:
@@ -183,7 +190,16 @@ class ProfileTiming:
         num_bytes = tokens * self.model.hidden_size * self.model.dtype_bytes
         return 0 if self._all_reduce is None else self._all_reduce.all_reduce_ns(num_bytes, self._tp)
 
+    def _exchange_ns(self, rows: int) -> tuple[int, int]:
+        """Return the time of dispatch and combine in one block, for so many tokens on each data-parallel rank."""
+        if self._dp == 1 or self._experts is None or self._all_reduce is None:
+            return 0, 0
+        width, size = self.model.hidden_size, self._dp * rows * self.model.dtype_bytes
+        dispatch = self._all_reduce.all_gather_ns(size * (width + self._experts.num_experts), self._dp)
+        return dispatch, self._all_reduce.reduce_scatter_ns(size * width, self._dp)
+
     def _experts_ns(self, tokens: int) -> int:
+        """Return the time of one block's experts, for the tokens of all data-parallel ranks."""
         if self._experts is None or self.bundle.moe is None:
             return 0
         local, activated = expert_load(self._experts, tokens, self._ep, self._routing)
@@ -271,20 +287,30 @@ class ProfileTiming:
         inside = self._inside(chunk, history, decodes, mean if split else longest)
         return MeasuredTime("attention", self._layers, ns, "measured", self.bundle.source, domain, inside)
 
-    def _expert_line(self, tokens: int) -> MeasuredTime:
-        ns = self._layers * self._experts_ns(tokens)
-        return MeasuredTime("experts", self._layers, ns, "measured", self.bundle.source, f"asked {tokens} tokens")
+    def _expert_lines(self, rows: int) -> list[MeasuredTime]:
+        calls, tokens = self._layers, self._dp * rows
+        ns = calls * self._experts_ns(tokens)
+        lines = [MeasuredTime("experts", calls, ns, "measured", self.bundle.source, f"asked {tokens} tokens")]
+        if self._dp > 1 and self._all_reduce is not None:
+            for name, one in zip(("dispatch", "combine"), self._exchange_ns(rows), strict=True):
+                lines.append(MeasuredTime(name, calls, calls * one, "link", self._all_reduce.source))
+        return lines
 
     def _all_reduce_line(self, tokens: int) -> MeasuredTime:
         calls, source = 2 * self._layers, "" if self._all_reduce is None else self._all_reduce.source
         return MeasuredTime("all_reduce", calls, calls * self._all_reduce_ns(tokens), "link", source)
 
 
-def _check(bundle: Bundle, tp: int, ep: int, all_reduce: AllReduce | None, experts: Experts | None) -> None:
+def _check(bundle: Bundle, tp: int, ep: int, dp: int, all_reduce: AllReduce | None, experts: Experts | None) -> None:
     if bundle.tp != tp:
         raise InputError(f"the profiles are of tp {bundle.tp}, asked for was tp {tp}", file=bundle.folder)
     if tp > 1 and all_reduce is None:
         raise InputError(f"tp {tp} needs to know what an all-reduce takes (a RingLink or a measured table)")
+    if dp > 1 and all_reduce is None:
+        reason = "what its ranks exchange is priced by the halves of an all-reduce (a RingLink or a measured table)"
+        raise InputError(f"dp {dp} needs all_reduce: {reason}")
+    if dp > 1 and ep == 1 and experts is not None:
+        raise InputError(f"has whole experts only: dp {dp} takes enable_expert_parallel", file=bundle.folder)
     if tp > 1 and ep == 1 and bundle.moe is not None and has_table(bundle.folder, "moe") is None:
         raise InputError(f"has whole experts only (from tp1): tp {tp} takes ep {tp}", file=bundle.folder)
     if (bundle.moe is None) != (experts is None):
