@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import attrs
@@ -10,10 +11,10 @@ import attrs
 from simloop.errors import InputError
 from simloop.hardware import Device, MemoryPlan, Roofline, TimingModel, load_device, memory_plan, serving_dtype
 from simloop.hardware.profile import KernelTiming, ProfileTiming
-from simloop.model import Experts, Model, Plan, exchanged_bytes, load_model
+from simloop.model import Balanced, Experts, Model, Plan, RandomRouting, Recorded, Routing, exchanged_bytes, load_model
 from simloop.network import Fabric, switch
 from simloop.scenario.engines import check_engine
-from simloop.scenario.structs import Network, PolicyRef, Scenario, WorkerGroup
+from simloop.scenario.structs import Network, PolicyRef, RecordedRouting, Scenario, WorkerGroup
 from simloop.serving import Cluster, Engine, Hooks, KVBlocks, Lockstep, PolicySource, Recorder, Worker, load_policy
 from simloop.serving.check import check_worker
 from simloop.serving.policy_files import fresh_policy_files
@@ -106,7 +107,8 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
     check_engine(engine, model, schedule, f"{path}.engine")
     plan = _plan(engine, model, f"{path}.engine")
     timing_path = path if spec.timing.model == "roofline" else f"{path}.timing"
-    timing = _located(lambda: _timing(spec, model, device, plan), timing_path)
+    routing = _located(lambda: _routing(spec, model, scenario.seed), f"{path}.timing.routing")
+    timing = _located(lambda: _timing(spec, model, device, plan, routing), timing_path)
     memory = _located(
         lambda: memory_plan(
             model,
@@ -130,14 +132,36 @@ def _exchanged(model: Model, plan: Plan, path: str) -> tuple[int, int]:
     return (0, 0) if plan.data_parallel == 1 else _located(lambda: exchanged_bytes(model, plan), path)
 
 
-def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> TimingModel:
+def _routing(spec: WorkerGroup, model: Model, seed: int) -> Routing | None:
+    """Return how tokens spread over experts, or None for the timing model's own rule."""
+    wanted = spec.timing.routing
+    if wanted is None:
+        return None
+    layers = [(operator, calls) for operator, calls in model.operators() if isinstance(operator, Experts)]
+    if not layers:
+        raise InputError(f"says nothing: {model.name} has no experts")
+    if isinstance(wanted, RecordedRouting):
+        return Recorded.read(Path(wanted.recorded), layers[0][0], sum(calls for _, calls in layers))
+    return RandomRouting(seed) if wanted == "random" else Balanced()
+
+
+def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, routing: Routing | None) -> TimingModel:
     """Return what prices the iterations of a group."""
     timing, engine, overheads = spec.timing, spec.engine, spec.timing.added()
     if timing.model == "roofline":
-        return Roofline(model, device, dtype=engine.dtype, plan=plan, kv_cache_dtype=engine.kv_cache_dtype)
+        return Roofline(
+            model, device, dtype=engine.dtype, plan=plan, kv_cache_dtype=engine.kv_cache_dtype, routing=routing
+        )
     if timing.model == "kernels":
         return KernelTiming(
-            timing.path or "", model, device, dtype=engine.dtype, plan=plan, overheads=overheads, strict=timing.strict
+            timing.path or "",
+            model,
+            device,
+            dtype=engine.dtype,
+            plan=plan,
+            routing=routing,
+            overheads=overheads,
+            strict=timing.strict,
         )
     return ProfileTiming(
         timing.path or "",
@@ -146,6 +170,7 @@ def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> Timi
         all_reduce=timing.all_reduce,
         ep=plan.expert_ranks if plan.expert_parallel else 1,
         dp=plan.data_parallel,
+        routing=routing,
         overheads=overheads,
         strict=timing.strict,
     )

@@ -12,7 +12,7 @@ from simloop.metrics import SLO
 from simloop.serving import Engine
 from simloop.workload import WorkloadSpec
 
-__all__ = ["Network", "Policies", "PolicyRef", "Scenario", "Timing", "WorkerGroup"]
+__all__ = ["Network", "Policies", "PolicyRef", "RecordedRouting", "Scenario", "Timing", "WorkerGroup"]
 
 _Name = Annotated[str, Meta(min_length=1)]
 _Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
@@ -46,6 +46,17 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     control: _Name | PolicyRef | None = None
 
 
+class RecordedRouting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which experts tokens were seen to choose.
+
+    Attributes:
+        recorded: File of choices, or of how often each expert was chosen (``.json``, ``.jsonl`` or ``.csv``); see
+            *Share experts between ranks*.
+    """
+
+    recorded: _Name
+
+
 class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an iteration costs, and where that is known from.
 
@@ -55,6 +66,10 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         path: Folder of the measurements; needed for ``profile`` and ``kernels``.
         overheads: What the engine adds: ``none``, ``vllm-0.15``, ``vllm-0.19``, or a mapping of its own.
         all_reduce: Links between the ranks of an engine, for ``profile``.
+        routing: How tokens spread over the experts of a mixture: ``balanced`` (by chance, all experts equally likely;
+            loads are the expected ones), ``random`` (the same, drawn, and the busiest rank counts), or as
+            ``recorded``. If not given, ``balanced``; for ``profile`` the rule of LLMServingSim, whose tokens take
+            different experts as long as there are some. With ``kernels`` it holds for experts that were not measured.
         strict: Whether leaving the measured domain ends the run; else it warns, once.
     """
 
@@ -62,6 +77,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     path: _Name | None = None
     overheads: Literal["none", "vllm-0.15", "vllm-0.19"] | Overheads = "none"
     all_reduce: RingLink | None = None
+    routing: Literal["balanced", "random"] | RecordedRouting | None = None
     strict: bool = False
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from simloop.errors import InputError, SimulationError
 from simloop.hardware import Shape
 from simloop.hardware.profile import DomainWarning, MeasuredTime, Overheads, ProfileTiming, RingLink, load_bundle
 from simloop.hardware.profile.moe import expert_load
-from simloop.model import Balanced, Experts, load_model
+from simloop.model import Balanced, Experts, Recorded, load_model
 from tests.hardware.profile_reference import Reference, rows
 from tests.hardware.profile_tables import BINS, write_bundle, write_csv
 
@@ -237,6 +237,11 @@ def test_activated_experts() -> None:
     assert expert_load(experts, 100, 2, None) == (100, 64)
     assert expert_load(experts, 3, 2, None) == (3, 12)
     assert expert_load(experts, 3, 1, Balanced()) == (3, round(128 * (1 - (1 - 8 / 128) ** 3)))
+    assert expert_load(experts, 100, 4, Balanced())[0] == expert_load(experts, 100, 4, None)[0]
+    few = Recorded(((1.0,) * 10 + (0.0,) * 118,))
+    assert expert_load(experts, 100, 2, few) == (100, 10)  # all of them on the first rank
+    halves = Recorded(((3.0,) * 64 + (1.0,) * 64,))
+    assert expert_load(experts, 100, 4, halves)[0] == round(100 * (1 - (1 - 3 / 8) ** 8))
 
 
 BAD = [
