@@ -14,8 +14,19 @@ from simloop.hardware.profile import KernelTiming, ProfileTiming
 from simloop.model import Balanced, Experts, Model, Plan, RandomRouting, Recorded, Routing, exchanged_bytes, load_model
 from simloop.network import Fabric, switch
 from simloop.scenario.engines import check_engine
-from simloop.scenario.structs import Network, PolicyRef, RecordedRouting, Scenario, WorkerGroup
-from simloop.serving import Cluster, Engine, Hooks, KVBlocks, Lockstep, PolicySource, Recorder, Worker, load_policy
+from simloop.scenario.structs import Network, PolicyRef, RecordedRouting, Scenario, SignalSpec, WorkerGroup
+from simloop.serving import (
+    Cluster,
+    Engine,
+    Hooks,
+    KVBlocks,
+    Lockstep,
+    PolicySource,
+    Recorder,
+    Signals,
+    Worker,
+    load_policy,
+)
 from simloop.serving.check import check_worker
 from simloop.serving.policy_files import fresh_policy_files
 
@@ -70,6 +81,7 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
         hooks,
         network=_fabric(scenario.network, workers),
         lockstep=lockstep,
+        signals=_signals(scenario.policies.signals),
         control=None if controller is None else _located(controller.make, "policies.control"),
         route_name=route.name,
         control_name="control" if controller is None else controller.name,
@@ -87,6 +99,13 @@ def memory_plans(scenario: Scenario) -> dict[str, MemoryPlan]:
         group = _group(scenario, spec, f"workers[{number}]")
         plans[f"{spec.name}: {group.model.name} on {group.device.name}"] = group.memory
     return plans
+
+
+def _signals(spec: SignalSpec | None) -> Signals | None:
+    if spec is None:
+        return None
+    interval_ns, delay_ns = round(spec.interval_s * 1e9), round(spec.delay_s * 1e9)
+    return Signals(interval_ns, delay_ns, spec.loss, spec.own_requests, spec.requests)
 
 
 def _fabric(network: Network | None, workers: Sequence[Worker]) -> Fabric | None:

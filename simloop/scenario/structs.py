@@ -12,7 +12,7 @@ from simloop.metrics import SLO
 from simloop.serving import Engine
 from simloop.workload import WorkloadSpec
 
-__all__ = ["Network", "Policies", "PolicyRef", "RecordedRouting", "Scenario", "Timing", "WorkerGroup"]
+__all__ = ["Network", "Policies", "PolicyRef", "RecordedRouting", "Scenario", "SignalSpec", "Timing", "WorkerGroup"]
 
 _Name = Annotated[str, Meta(min_length=1)]
 _Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
@@ -32,6 +32,25 @@ class PolicyRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     params: dict[str, Any] = {}
 
 
+class SignalSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the router hears of its workers: each is asked for its metrics from time to time.
+
+    Attributes:
+        interval_s: Time from one question to the next, s.
+        delay_s: Time from a question until the answer counts, s.
+        loss: Chance of an answer to be lost, 0 to 1.
+        own_requests: Whether the router adds what it has sent to a worker since.
+        requests: Whether an answer has the worker's requests, and not just how many there are; policies that look at
+            single requests (``shortest_job``, ``slo_aware``) need it.
+    """
+
+    interval_s: _Seconds
+    delay_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    loss: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    own_requests: bool = False
+    requests: bool = False
+
+
 class Policies(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who decides what.
 
@@ -39,11 +58,13 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         route: Sends a request to a worker.
         schedule: Fills a worker's next batch; a group of workers may have its own.
         control: Runs beside the cluster and may change it; nothing does if not given.
+        signals: How ``route`` hears of the workers; it sees them as they are if not given.
     """
 
     route: _Name | PolicyRef = "least_loaded"
     schedule: _Name | PolicyRef = "vllm"
     control: _Name | PolicyRef | None = None
+    signals: SignalSpec | None = None
 
 
 class RecordedRouting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,9 +8,11 @@ from simloop.serving.generation import Generation, Token
 from simloop.serving.hooks import MOMENTS, Hook, Hooks, Moment
 from simloop.serving.kv import KVBlocks
 from simloop.serving.lockstep import Lockstep
+from simloop.serving.observed import ObservedCluster, ObservedWorker
 from simloop.serving.policy import PolicyInfo, PolicySource, load_policy, policy_info, policy_names
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status, urgency
+from simloop.serving.signals import Signals
 from simloop.serving.worker import SchedulePolicy, Worker
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "KVBlocks",
     "Lockstep",
     "Moment",
+    "ObservedCluster",
+    "ObservedWorker",
     "Phase",
     "PolicyInfo",
     "PolicySource",
@@ -33,6 +37,7 @@ __all__ = [
     "Request",
     "RoutePolicy",
     "SchedulePolicy",
+    "Signals",
     "Status",
     "Token",
     "Worker",

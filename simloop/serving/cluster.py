@@ -19,6 +19,7 @@ from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import never_suspends, where_raised
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status
+from simloop.serving.signals import Signals
 from simloop.serving.worker import Worker
 from simloop.workload import Arrival
 
@@ -42,6 +43,7 @@ class Cluster:
         control: The controller, if there is one.
         network: What links the workers, by their names, for KV transfers.
         lockstep: Groups of workers that iterate together.
+        signals: What the routing policy hears of the workers; it sees them as they are if not given.
         arrived: Requests that have arrived so far.
         finished: Requests that have ended so far, however they ended.
     """
@@ -53,6 +55,7 @@ class Cluster:
     control: ControlPolicy | None = None
     network: Fabric | None = None
     lockstep: Sequence[Lockstep] = ()
+    signals: Signals | None = None
     route_name: str = "route"
     control_name: str = "control"
     on_end: Callable[[], None] | None = None
@@ -61,7 +64,7 @@ class Cluster:
     _mine: frozenset[Worker] = attrs.field(init=False)
     _routing: dict[Request, asyncio.Task[None]] = attrs.Factory(dict)
     _cancelled: dict[Request, str] = attrs.Factory(dict)
-    _loads: dict[str | None, LoadIndex] = attrs.Factory(dict)
+    _loads: dict[str | None, LoadIndex[Worker]] = attrs.Factory(dict)
     _inline: bool = attrs.field(init=False)
     _group: asyncio.TaskGroup | None = None
     _entered: bool = False
@@ -69,6 +72,8 @@ class Cluster:
     _drained: Event = attrs.Factory(lambda: Event("all requests to end"))
 
     def __attrs_post_init__(self) -> None:
+        if self.signals is not None:
+            self.route = self.signals.through(self.route)
         self._inline = never_suspends(self.route)
         self.hooks.on_told = self._drained.set
         self._mine = frozenset(self.workers)
@@ -205,6 +210,8 @@ class Cluster:
         engines += [worker for worker in self.workers if worker not in together]
         for engine in engines:
             self._services.append(group.create_task(engine.run(), name=f"worker {engine.name}"))
+        if self.signals is not None:
+            self._services.append(group.create_task(self.signals.run(self), name="asking workers for their metrics"))
         if self.control is not None:
             self._services.append(group.create_task(self._run_control(), name=f"controller {self.control_name}"))
         return self

@@ -110,7 +110,7 @@ class Worker:
     preemptions: int = 0
     busy_ns: int = 0
     step_ends: array[int] = attrs.Factory(lambda: array("q"))
-    loads: tuple[LoadIndex, ...] = ()
+    loads: tuple[LoadIndex[Worker], ...] = ()
     wake: Event = attrs.field(init=False)
     busy: bool = False
     executing: bool = False
