@@ -215,9 +215,13 @@ class ProfileTiming:
 
     def _with_prompts(self, shape: IterationShape, ns: int) -> int:
         if shape.chunks:
-            time = self._split(shape) if self.overheads.attention_per_prompt else self._merged(shape)
-            ns += self._layers * max(1, int(time)) + self._prefill_ns
+            ns += self._layers * self._attention_ns(shape) + self._prefill_ns
         return max(ns, self.overheads.floor_ns(shape.num_sequences)) if self._has_floor else ns
+
+    def _attention_ns(self, shape: IterationShape) -> int:
+        """Return one layer's attention of any step that has some."""
+        split = shape.chunks and self.overheads.attention_per_prompt
+        return max(1, int(self._split(shape) if split else self._merged(shape)))
 
     def _split(self, shape: IterationShape) -> float:
         """Each prompt by itself; what the decodes add is measured beside one chunk of all the prompts' tokens."""
@@ -276,7 +280,7 @@ class ProfileTiming:
 
     def _attention_line(self, shape: IterationShape) -> MeasuredTime:
         split = self.overheads.attention_per_prompt and shape.chunks
-        ns = self._layers * max(1, int(self._split(shape) if split else self._merged(shape)))
+        ns = self._layers * self._attention_ns(shape)
         chunk, history, decodes, mean = merged(shape)
         longest, grid = extremes(shape)[1], self.bundle.attention
         domain = (
