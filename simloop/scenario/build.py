@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -24,11 +25,19 @@ from simloop.hardware import (
 )
 from simloop.hardware.profile import KernelTiming, ProfileTiming
 from simloop.hardware.tokensim import TOKENSIM_HOST_GB_S, TOKENSIM_HOST_NS
-from simloop.model import Experts, Model, Plan, load_model
+from simloop.model import Balanced, Experts, Model, Plan, RandomRouting, Recorded, Routing, exchanged_bytes, load_model
 from simloop.network import Fabric
 from simloop.scenario.engines import check_engine
 from simloop.scenario.fabric import build_fabric
-from simloop.scenario.structs import HookRef, Network, PolicyRef, Scenario, WorkerGroup
+from simloop.scenario.structs import (
+    HookRef,
+    Network,
+    PolicyRef,
+    RecordedRouting,
+    Scenario,
+    SignalSpec,
+    WorkerGroup,
+)
 from simloop.serving import (
     Cluster,
     Engine,
@@ -38,6 +47,7 @@ from simloop.serving import (
     PolicySource,
     Preload,
     Recorder,
+    Signals,
     Stages,
     SwapSpace,
     Worker,
@@ -62,6 +72,7 @@ class _Group:
     memory: MemoryPlan
     schedule: PolicySource
     schedule_path: str
+    exchanged_bytes: tuple[int, int]
 
 
 @fresh_policy_files()
@@ -86,7 +97,7 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
             ranks = _engine(scenario, group, place, len(workers), records, hooks, check)
             workers.extend(ranks)
             if len(ranks) > 1 and _mixture(group.model):
-                lockstep.append(Lockstep(ranks))
+                lockstep.append(Lockstep(ranks, *group.exchanged_bytes))
     control = scenario.policies.control
     controller = None if control is None else _policy(control, "control", "policies.control")
     cluster = Cluster(
@@ -98,6 +109,7 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
         kv_by="whole" if scenario.network is None else scenario.network.send_kv,
         first_layers=None if scenario.network is None else scenario.network.first_layers,
         lockstep=lockstep,
+        signals=_signals(scenario.policies.signals),
         control=None if controller is None else _located(controller.make, "policies.control"),
         route_name=route.name,
         control_name="control" if controller is None else controller.name,
@@ -118,6 +130,13 @@ def memory_plans(scenario: Scenario) -> dict[str, MemoryPlan]:
         group = _group(scenario, spec, f"workers[{number}]")
         plans[f"{spec.name}: {group.model.name} on {group.device.name}"] = group.memory
     return plans
+
+
+def _signals(spec: SignalSpec | None) -> Signals | None:
+    if spec is None:
+        return None
+    interval_ns, delay_ns = round(spec.interval_s * 1e9), round(spec.delay_s * 1e9)
+    return Signals(interval_ns, delay_ns, spec.loss, spec.own_requests, spec.requests)
 
 
 def _network(network: Network | None, workers: Sequence[Worker]) -> Fabric | None:
@@ -144,9 +163,11 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
     check_engine(engine, model, schedule, f"{path}.engine", timing=spec.timing.model)
     plan = _plan(engine, model, f"{path}.engine")
     timing_path = path if spec.timing.model == "roofline" else f"{path}.timing"
-    timing = _located(lambda: _timing(spec, model, device, plan), timing_path)
+    routing = _located(lambda: _routing(spec, model, scenario.seed), f"{path}.timing.routing")
+    timing = _located(lambda: _timing(spec, model, device, plan, routing), timing_path)
     memory = _located(lambda: _memory(spec, model, device, plan), path)
-    return _Group(spec, device, model, timing, memory, schedule, place)
+    exchanged = _exchanged(model.with_dtype(serving_dtype(model, device, engine.dtype)), plan, f"{path}.engine")
+    return _Group(spec, device, model, timing, memory, schedule, place, exchanged)
 
 
 def _memory(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> MemoryPlan:
@@ -169,20 +190,39 @@ def _memory(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> Memo
     )
 
 
-def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> TimingModel:
+def _exchanged(model: Model, plan: Plan, path: str) -> tuple[int, int]:
+    return (0, 0) if plan.data_parallel == 1 else _located(lambda: exchanged_bytes(model, plan), path)
+
+
+def _routing(spec: WorkerGroup, model: Model, seed: int) -> Routing | None:
+    """Return how tokens spread over experts, or None for the timing model's own rule."""
+    wanted = spec.timing.routing
+    if wanted is None:
+        return None
+    layers = [(operator, calls) for operator, calls in model.operators() if isinstance(operator, Experts)]
+    if not layers:
+        raise InputError(f"says nothing: {model.name} has no experts")
+    if isinstance(wanted, RecordedRouting):
+        return Recorded.read(Path(wanted.recorded), layers[0][0], sum(calls for _, calls in layers))
+    return RandomRouting(seed) if wanted == "random" else Balanced()
+
+
+def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, routing: Routing | None) -> TimingModel:
     """Return what prices the iterations of a group."""
     if plan.pipeline_parallel == 1:
-        return _stage_timing(spec, model, device, plan, None)
+        return _stage_timing(spec, model, device, plan, routing, None)
     if spec.timing.model == "profile":
         raise InputError(
             "found 'profile', expected 'kernels' or 'roofline': profiles are of whole models, not of stages",
             path="model",
         )
     served = model.with_dtype(serving_dtype(model, device, spec.engine.dtype))
-    return Pipeline(served, device, plan, lambda stage: _stage_timing(spec, model, device, plan, stage))
+    return Pipeline(served, device, plan, lambda stage: _stage_timing(spec, model, device, plan, routing, stage))
 
 
-def _stage_timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, stage: int | None) -> TimingModel:
+def _stage_timing(
+    spec: WorkerGroup, model: Model, device: Device, plan: Plan, routing: Routing | None, stage: int | None
+) -> TimingModel:
     """Return what prices one pipeline stage; without a number, the whole model."""
     timing, engine, overheads = spec.timing, spec.engine, spec.timing.added()
     if timing.model == "roofline":
@@ -193,6 +233,7 @@ def _stage_timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, s
             plan=plan,
             stage=stage,
             kv_cache_dtype=engine.kv_cache_dtype,
+            routing=routing,
             overheads=overheads,
         )
     if timing.model == "tokensim":
@@ -207,6 +248,7 @@ def _stage_timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, s
             dtype=engine.dtype,
             plan=plan,
             stage=stage,
+            routing=routing,
             overheads=overheads,
             strict=timing.strict,
         )
@@ -216,6 +258,8 @@ def _stage_timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, s
         tp=plan.tensor_parallel,
         all_reduce=timing.all_reduce,
         ep=plan.expert_ranks if plan.expert_parallel else 1,
+        dp=plan.data_parallel,
+        routing=routing,
         overheads=overheads,
         strict=timing.strict,
     )

@@ -12,7 +12,17 @@ from simloop.metrics import SLO
 from simloop.serving import Engine, MomentName
 from simloop.workload import WorkloadSpec
 
-__all__ = ["HookRef", "Network", "Policies", "PolicyRef", "Scenario", "Timing", "WorkerGroup"]
+__all__ = [
+    "HookRef",
+    "Network",
+    "Policies",
+    "PolicyRef",
+    "RecordedRouting",
+    "Scenario",
+    "SignalSpec",
+    "Timing",
+    "WorkerGroup",
+]
 
 _Name = Annotated[str, Meta(min_length=1)]
 _Count = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -21,7 +31,7 @@ _SAYS_NOTHING = {
     "roofline": ("path", "all_reduce", "strict", "peak_tflops", "memory_bandwidth_tb_s"),
     "profile": ("peak_tflops", "memory_bandwidth_tb_s"),
     "kernels": ("all_reduce", "peak_tflops", "memory_bandwidth_tb_s"),  # the tables have all-reduces
-    "tokensim": ("path", "overheads", "all_reduce", "strict"),
+    "tokensim": ("path", "overheads", "all_reduce", "routing", "strict"),
 }
 _OVERHEADS = {"none": None, "vllm-0.15": VLLM_0_15, "vllm-0.19": VLLM_0_19}
 
@@ -39,6 +49,25 @@ class PolicyRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     params: dict[str, Any] = {}
 
 
+class SignalSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the router hears of its workers: each is asked for its metrics from time to time.
+
+    Attributes:
+        interval_s: Time from one question to the next, s.
+        delay_s: Time from a question until the answer counts, s.
+        loss: Chance of an answer to be lost, 0 to 1.
+        own_requests: Whether the router adds what it has sent to a worker since.
+        requests: Whether an answer has the worker's requests, and not just how many there are; policies that look at
+            single requests (``shortest_job``, ``slo_aware``) need it.
+    """
+
+    interval_s: _Seconds
+    delay_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    loss: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    own_requests: bool = False
+    requests: bool = False
+
+
 class Policies(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who decides what.
 
@@ -46,11 +75,24 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         route: Sends a request to a worker.
         schedule: Fills a worker's next batch; a group of workers may have its own.
         control: Runs beside the cluster and may change it; nothing does if not given.
+        signals: How ``route`` hears of the workers; it sees them as they are if not given.
     """
 
     route: _Name | PolicyRef = "least_loaded"
     schedule: _Name | PolicyRef = "vllm"
     control: _Name | PolicyRef | None = None
+    signals: SignalSpec | None = None
+
+
+class RecordedRouting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which experts tokens were seen to choose.
+
+    Attributes:
+        recorded: File of choices, or of how often each expert was chosen (``.json``, ``.jsonl`` or ``.csv``); see
+            *Share experts between ranks*.
+    """
+
+    recorded: _Name
 
 
 class HookRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,7 +133,11 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             KV memory, to compare with its results).
         path: Folder of the measurements; needed for ``profile`` and ``kernels``.
         overheads: What the engine adds: ``none``, ``vllm-0.15``, ``vllm-0.19``, or a mapping of its own.
-        all_reduce: Links between tensor-parallel ranks, for ``profile``.
+        all_reduce: Links between the ranks of an engine, for ``profile``.
+        routing: How tokens spread over the experts of a mixture: ``balanced`` (by chance, all experts equally likely;
+            loads are the expected ones), ``random`` (the same, drawn, and the busiest rank counts), or as
+            ``recorded``. If not given, ``balanced``; for ``profile`` the rule of LLMServingSim, whose tokens take
+            different experts as long as there are some. With ``kernels`` it holds for experts that were not measured.
         strict: Whether leaving the measured domain ends the run; else it warns, once.
         peak_tflops: Arithmetic peak for ``tokensim``, in its unit, 2^40 FLOP/s; the card's number if not given.
         memory_bandwidth_tb_s: Memory bandwidth for ``tokensim``, 2^40 bytes/s; the card's number if not given.
@@ -101,6 +147,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     path: _Name | None = None
     overheads: Literal["none", "vllm-0.15", "vllm-0.19"] | Overheads = "none"
     all_reduce: RingLink | None = None
+    routing: Literal["balanced", "random"] | RecordedRouting | None = None
     strict: bool = False
     peak_tflops: Annotated[float, Meta(gt=0)] | None = None
     memory_bandwidth_tb_s: Annotated[float, Meta(gt=0)] | None = None

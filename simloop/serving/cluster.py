@@ -22,6 +22,7 @@ from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import never_suspends, where_raised
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status
+from simloop.serving.signals import Signals
 from simloop.serving.walk import Walk, hook_operators
 from simloop.serving.worker import Worker
 from simloop.workload import Arrival
@@ -50,6 +51,7 @@ class Cluster:
         kv_by: How KV is sent when a policy does not say: ``whole``, by ``layer``, or by ``block``.
         first_layers: After how many layers the receiver may start when a policy does not say; None is all of them.
         lockstep: Groups of workers that iterate together.
+        signals: What the routing policy hears of the workers; it sees them as they are if not given.
         arrived: Requests that have arrived so far.
         finished: Requests that have ended so far, however they ended.
     """
@@ -63,6 +65,7 @@ class Cluster:
     kv_by: SendKV = "whole"
     first_layers: int | None = None
     lockstep: Sequence[Lockstep] = ()
+    signals: Signals | None = None
     route_name: str = "route"
     control_name: str = "control"
     on_end: Callable[[], None] | None = None
@@ -71,7 +74,7 @@ class Cluster:
     _mine: frozenset[Worker] = attrs.field(init=False)
     _routing: dict[Request, asyncio.Task[None]] = attrs.Factory(dict)
     _cancelled: dict[Request, str] = attrs.Factory(dict)
-    _loads: dict[str | None, LoadIndex] = attrs.Factory(dict)
+    _loads: dict[str | None, LoadIndex[Worker]] = attrs.Factory(dict)
     _walks: dict[int, Walk] = attrs.Factory(dict)
     _inline: bool = attrs.field(init=False)
     _group: asyncio.TaskGroup | None = None
@@ -80,6 +83,8 @@ class Cluster:
     _drained: Event = attrs.Factory(lambda: Event("all requests to end"))
 
     def __attrs_post_init__(self) -> None:
+        if self.signals is not None:
+            self.route = self.signals.through(self.route)
         self._inline = never_suspends(self.route)
         self.hooks.on_told = self._drained.set
         self.hooks.cluster = self
@@ -329,6 +334,8 @@ class Cluster:
         engines += [worker for worker in self.workers if worker not in together and worker.stages is None]
         services = [(f"worker {engine.name}", engine.run()) for engine in engines]
         services += [service for worker in self.workers if worker.stages for service in worker.stages.services()]
+        if self.signals is not None:
+            services.append(("asking workers for their metrics", self.signals.run(self)))
         for name, coroutine in services:
             self._services.append(group.create_task(coroutine, name=name))
         if self.control is not None:

@@ -129,7 +129,7 @@ class Worker:
     prefilled: int = 0
     preemptions: int = 0
     busy_ns: int = 0
-    loads: tuple[LoadIndex, ...] = ()
+    loads: tuple[LoadIndex[Worker], ...] = ()
     stages: Stages | None = None
     wake: Event = attrs.field(init=False)
     busy: bool = False
