@@ -228,6 +228,7 @@ def test_the_surface_is_exact() -> None:
         "Event",
         "VirtualLoop",
         "add_note",
+        "alone",
         "check_determinism",
         "new_event_loop",
         "now",
