@@ -34,9 +34,9 @@ async def route(
     longest_queue: int = 8,
     fullest_kv: float = 0.9,
 ) -> Worker:
-    """Return a worker for a new request, or for one whose prompt is read."""
+    """Return a worker for a new request, or for one whose prompt is read now."""
     spare = cluster.least_loaded(mixed)
-    if request.generated == 0:
+    if request.worker is None:
         worker = cluster.least_loaded(prefill)
         return spare if worker.load >= longest_queue and spare.load < worker.load else worker
     worker = cluster.least_loaded(decode)

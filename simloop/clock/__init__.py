@@ -8,12 +8,13 @@ from simloop.clock.event import Event
 from simloop.clock.loop import VirtualLoop
 from simloop.clock.running import add_note, new_event_loop, run
 from simloop.clock.seeds import rng, run_seed, seed_for
-from simloop.clock.sleeping import now, now_ns, sleep, sleep_ns, sleep_until, sleep_until_ns
+from simloop.clock.sleeping import alone, now, now_ns, sleep, sleep_ns, sleep_until, sleep_until_ns
 
 __all__ = [
     "Event",
     "VirtualLoop",
     "add_note",
+    "alone",
     "check_determinism",
     "new_event_loop",
     "now",

@@ -15,9 +15,19 @@ from simloop.clock.base import current
 from simloop.clock.loop import VirtualLoop
 from simloop.clock.units import to_ns
 
-__all__ = ["now", "now_ns", "sleep", "sleep_ns", "sleep_until", "sleep_until_ns"]
+__all__ = ["alone", "now", "now_ns", "sleep", "sleep_ns", "sleep_until", "sleep_until_ns"]
 
 _origins: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
+
+
+def alone() -> bool:
+    """Return whether nothing else is ready and no timer is set: what waits then waits for ever.
+
+    Something that comes back from time to time for as long as there are others asks, and stops: it would keep a run
+    going that has come to a halt. In real time there may always be others.
+    """
+    loop = current.loop
+    return loop is not None and not loop._ready and len(loop._scheduled) == loop._dead_timers
 
 
 def now() -> float:

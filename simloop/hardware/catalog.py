@@ -92,6 +92,20 @@ def _from_entry_point(name: str, offer: Any) -> Device:
 
 
 def _read(file: Path) -> Device:
+    values = _values(file)
+    try:
+        return msgspec.convert(values, Device)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), values, file) from error
+
+
+def _values(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return what a card says, on top of what the card says that it names as its ``base``.
+
+    Args:
+        file: The card.
+        above: The cards whose base it is.
+    """
     try:
         with file.open("rb") as stream:
             values = tomllib.load(stream)
@@ -99,10 +113,34 @@ def _read(file: Path) -> Device:
         raise InputError(f"cannot be read: {error.strerror}", file=file) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"is not TOML: {error}", file=file) from error
-    try:
-        return msgspec.convert(values, Device)
-    except msgspec.ValidationError as error:
-        raise _explained(str(error), values, file) from error
+    if "base" not in values:
+        return values
+    above = (*above, file.resolve())
+    base = _base(values.pop("base"), file)
+    if base.resolve() in above:
+        raise InputError(f"the card is its own base, over {' and '.join(path.name for path in above)}", file=file)
+    return _merged(_values(base, above), values)
+
+
+def _base(name: Any, file: Path) -> Path:
+    """Return the file of a base: the name of a bundled card, or a path relative to the card that names it."""
+    names = content_names("devices")
+    if isinstance(name, str) and name.endswith(".toml"):
+        return file.parent / name
+    if name in names:
+        return find_content("devices", name)
+    near = did_you_mean(name, names) if isinstance(name, str) else ""
+    raise InputError(f"found {name!r}, expected a bundled device or the path of a card{near}", file=file, path="base")
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``changes``: tables key by key, anything else as a whole."""
+    both = {
+        key: _merged(base[key], change)
+        for key, change in changes.items()
+        if isinstance(change, dict) and isinstance(base.get(key), dict)
+    }
+    return {**base, **changes, **both}
 
 
 def _explained(message: str, values: dict[str, Any], file: Path) -> InputError:

@@ -29,9 +29,10 @@ def check_conservation(result: Result) -> list[str]:
     The laws: each request is recorded once; a finished one got exactly the tokens it asked for; the stays of a request
     hold as many tokens as it got, in the order of time, from its first token to its end; arrival, schedule, first token
     and end follow each other; step ends ascend; cumulative counters never fall, and no worker uses more KV blocks than
-    it has.
+    it has; ranks that share experts iterate together, on as many tokens each.
     """
-    return [*_request_violations(result), *_token_violations(result), *_worker_violations(result)]
+    found = (_request_violations, _token_violations, _worker_violations, _lockstep_violations)
+    return [line for violations in found for line in violations(result)]
 
 
 def _request_violations(result: Result) -> Iterator[str]:
@@ -80,6 +81,23 @@ def _worker_violations(result: Result) -> Iterator[str]:
         yield "a worker uses more KV blocks than it has"
     if (series.since_last("busy_ns") > series.since_last("time_ns")).any():
         yield "a worker was busy for longer than time passed"
+
+
+def _lockstep_violations(result: Result) -> Iterator[str]:
+    table = result.records.iterations()
+    for first in np.unique(table["engine"]):
+        mine = table[table["engine"] == first]
+        ranks, name = len(np.unique(mine["worker"])), f"the ranks of {result.worker_names[first]}"
+        if len(mine) % ranks:
+            yield f"{name}: one of them has more iterations than another"
+            continue
+        rows = mine.reshape(-1, ranks)
+        if any((rows[field] != rows[field][:, :1]).any() for field in ("start_ns", "end_ns", "wave")):
+            yield f"{name} do not iterate together"
+        if np.ptp(rows["tokens"] + rows["padding"], axis=1).any() or (rows["padding"].min(axis=1) != 0).any():
+            yield f"{name} are not padded to the one that has the most tokens"
+        if (rows["start_ns"][1:, 0] < rows["end_ns"][:-1, 0]).any():
+            yield f"{name} start an iteration before the last one is over"
 
 
 def _broken(ids: npt.NDArray[np.int64], broken: Bools, law: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from simloop.metrics.result import Result
 
-__all__ = ["requests_frame", "timeseries_frame", "tokens_frame"]
+__all__ = ["lockstep_frame", "requests_frame", "timeseries_frame", "tokens_frame"]
 
 
 def requests_frame(result: Result) -> pl.DataFrame:
@@ -62,6 +62,22 @@ def timeseries_frame(result: Result) -> pl.DataFrame:
         "utilisation": _floats(series.rate("busy_ns", "time_ns")),
         "iterations": pl.Series(series.since_last("iterations")),
         "preemptions": pl.Series(series.since_last("preemptions")),
+    }
+    return pl.DataFrame(columns)
+
+
+def lockstep_frame(result: Result) -> pl.DataFrame:
+    """Return one row per iteration and rank of engines whose ranks iterate together, in the order of time."""
+    table = result.records.iterations()
+    columns = {
+        "worker": _names(table["worker"], result.worker_names),
+        "wave": pl.Series(table["wave"]),
+        "start_s": _seconds(table["start_ns"]),
+        "end_s": _seconds(table["end_ns"]),
+        "tokens": pl.Series(table["tokens"]),
+        "padding": pl.Series(table["padding"]),
+        "dispatched_bytes": pl.Series(table["dispatched_bytes"]),
+        "combined_bytes": pl.Series(table["combined_bytes"]),
     }
     return pl.DataFrame(columns)
 

@@ -21,11 +21,16 @@ _SAMPLE_FIELDS = (
     *("time_ns", "generated", "prompt", "preemptions", "busy_ns", "iterations"),
     *("worker", "running", "waiting", "kv_used", "kv_total"),
 )
+_LOCKSTEP_FIELDS = (
+    *("start_ns", "end_ns", "dispatched_bytes", "combined_bytes"),
+    *("engine", "worker", "wave", "tokens", "padding"),
+)
 
 # Packing a row takes a quarter of the time of extending an `array('q')` by a tuple, and less memory.
 _pack_request = Struct("<8q5i4x").pack
 _pack_segment = Struct("<2q3i4x").pack
 _pack_sample = Struct("<6q5i4x").pack
+_pack_lockstep = Struct("<4q5i4x").pack
 
 
 class EndedRequest(Protocol):
@@ -91,12 +96,13 @@ class Records:
     request that was never preempted, however many tokens it generated.
     """
 
-    __slots__ = ("_reason_codes", "_requests", "_samples", "_segments")
+    __slots__ = ("_lockstep", "_reason_codes", "_requests", "_samples", "_segments")
 
     def __init__(self) -> None:
         self._requests = bytearray()
         self._segments = bytearray()
         self._samples = bytearray()
+        self._lockstep = bytearray()
         self._reason_codes: dict[str | None, int] = {None: 0}
 
     def finish(self, request: EndedRequest) -> None:
@@ -176,13 +182,42 @@ class Records:
             kv_total_blocks,
         )
 
+    def lockstep(
+        self,
+        engine: int,
+        worker_index: int,
+        wave: int,
+        start_ns: int,
+        end_ns: int,
+        tokens: int,
+        padding: int,
+        dispatched_bytes: int,
+        combined_bytes: int,
+    ) -> None:
+        """Record one iteration of one of several ranks that iterate together.
+
+        Args:
+            engine: The engine: the worker that is its first rank.
+            worker_index: The rank.
+            wave: Which stretch of iterations without a pause it belongs to, counted from 1.
+            start_ns: When it started, on all ranks.
+            end_ns: When it ended, on all ranks.
+            tokens: New tokens that the rank had; without any it ran a dummy batch.
+            padding: Tokens that it computed only because another rank had more.
+            dispatched_bytes: What it got from the other ranks before the experts, over all layers.
+            combined_bytes: The same after them.
+        """
+        self._lockstep += _pack_lockstep(
+            start_ns, end_ns, dispatched_bytes, combined_bytes, engine, worker_index, wave, tokens, padding
+        )
+
     def __len__(self) -> int:
         return len(self._requests) // 88
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the three tables hold."""
-        return len(self._requests) + len(self._segments) + len(self._samples)
+        """Bytes that the tables hold."""
+        return len(self._requests) + len(self._segments) + len(self._samples) + len(self._lockstep)
 
     @property
     def reasons(self) -> list[str | None]:
@@ -202,6 +237,10 @@ class Records:
     def samples(self) -> npt.NDArray[np.void]:
         """Return a copy of the table of samples, in the order of recording."""
         return _table(self._samples, _SAMPLE_FIELDS, wide=6).copy()
+
+    def iterations(self) -> npt.NDArray[np.void]:
+        """Return a copy of the table of iterations of ranks in lockstep, in the order of recording."""
+        return _table(self._lockstep, _LOCKSTEP_FIELDS, wide=4).copy()
 
 
 def _table(rows: bytearray, fields: tuple[str, ...], *, wide: int) -> npt.NDArray[Any]:

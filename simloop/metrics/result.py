@@ -88,6 +88,13 @@ class Result:
 
         return timeseries_frame(self)
 
+    @cached_property
+    def lockstep(self) -> pl.DataFrame:
+        """One row per iteration and rank of data-parallel engines that share experts; none without such an engine."""
+        from simloop.metrics.frames import lockstep_frame
+
+        return lockstep_frame(self)
+
     def token_times(self, request_id: int) -> npt.NDArray[np.float64]:
         """Return when each token of a request came out, in seconds of virtual time.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,7 @@ def summarise(result: Result) -> dict[str, Any]:
         **_latencies(result),
         **_slo(result),
         **_workers(result),
+        "lockstep": _lockstep(result),
     }
     return {key: _plain(value) for key, value in blocks.items()}
 
@@ -167,6 +168,30 @@ def _workers(result: Result) -> dict[str, Any]:
         "mean_kv_usage": kv_mean.mean() if len(kv_mean) else None,
         "max_kv_usage": kv_max.max(initial=0.0),
         "workers": rows,
+    }
+
+
+def _lockstep(result: Result) -> list[dict[str, Any]]:
+    """Return what iterating together cost each engine whose ranks share experts."""
+    table = result.records.iterations()
+    return [_engine(table[table["engine"] == first], result.worker_names) for first in np.unique(table["engine"])]
+
+
+def _engine(rows: npt.NDArray[np.void], names: Sequence[str]) -> dict[str, Any]:
+    ranks = [names[index] for index in np.unique(rows["worker"])]
+    tokens, padding = int(rows["tokens"].sum()), int(rows["padding"].sum())
+    mine = rows[rows["worker"] == rows["worker"][0]]  # time and traffic are the same for all ranks
+    return {
+        "ranks": ranks,
+        "waves": mine["wave"].max(),
+        "iterations": len(mine),
+        "busy_s": (mine["end_ns"] - mine["start_ns"]).sum() / 1e9,
+        "dummies": (rows["tokens"] == 0).sum(),
+        "tokens": tokens,
+        "padding_tokens": padding,
+        "padding_share": padding / (tokens + padding),
+        "dispatched_bytes": mine["dispatched_bytes"].sum(),
+        "combined_bytes": mine["combined_bytes"].sum(),
     }
 
 

@@ -10,7 +10,7 @@ from simloop.model.operators import Collective, CollectiveKind, Elementwise, Gem
 from simloop.model.plan import All2All, Plan
 from simloop.model.quantization import Kernel, Quantization
 from simloop.model.routing import Balanced, Load, RandomRouting, Recorded, Routing
-from simloop.model.sharding import Stage, shard
+from simloop.model.sharding import Stage, exchanged_bytes, shard
 
 __all__ = [
     "DTYPE_BYTES",
@@ -40,6 +40,7 @@ __all__ = [
     "Split",
     "Stage",
     "dtype_bytes",
+    "exchanged_bytes",
     "load_model",
     "model_names",
     "read_model",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import attrs
-import msgspec
 
 from simloop.errors import InputError
 from simloop.model.experts import Experts
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["Balanced", "Load", "RandomRouting", "Recorded", "Routing"]
 
@@ -73,47 +76,54 @@ class RandomRouting:
 class Recorded:
     """Tokens prefer experts as they were seen to; loads are the expected ones, of the busiest rank.
 
+    A token chooses each expert independently, by a chance in proportion to its share. Where layers differ, the load is
+    the mean of theirs, each of its own busiest rank: time is nearly linear in it.
+
     Attributes:
-        shares: How often each expert was chosen; only the ratios matter.
+        layers: For each layer, or once for all of them, how often each expert was chosen; only the ratios matter.
     """
 
-    shares: tuple[float, ...]
+    layers: tuple[tuple[float, ...], ...]
+    _chances: dict[int, npt.NDArray[np.float64]] = attrs.field(init=False, factory=dict, eq=False, repr=False)
 
     @classmethod
-    def read(cls, file: Path) -> Recorded:
-        """Read a JSON list with one number for each expert.
+    def read(cls, file: Path, experts: Experts, num_layers: int) -> Recorded:
+        """Read a file as :mod:`simloop.model.routing_files` describes them.
+
+        Args:
+            file: The file.
+            experts: Those of the model that it is for.
+            num_layers: How many layers of the model have such.
 
         Raises:
-            InputError: The file cannot be read, or is something else.
+            InputError: The file cannot be read, is something else, or is of another model.
         """
-        try:
-            shares = msgspec.json.decode(file.read_bytes(), type=list[float])
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", file=file) from error
-        except msgspec.DecodeError as error:
-            raise InputError(f"expected a JSON list with a number for each expert: {error}", file=file) from error
-        if not shares or min(shares) < 0 or sum(shares) <= 0:
-            raise InputError("expected numbers of at least 0, not all of them 0", file=file)
-        return cls(tuple(shares))
+        from simloop.model.routing_files import read_counts  # reads other formats than most runs need
+
+        return cls(read_counts(file, experts, num_layers))
 
     def load(self, experts: Experts, tokens: int) -> Load:
-        """Return the expected load of the busiest rank.
+        """Return the expected load of the busiest rank, the mean over layers.
 
         Raises:
             InputError: The model has another number of experts.
         """
-        if len(self.shares) != experts.num_experts:
+        if len(self.layers[0]) != experts.num_experts:
             raise InputError(
-                f"the recorded routing is of {len(self.shares)} experts, the model has {experts.num_experts}"
+                f"the recorded routing is of {len(self.layers[0])} experts, the model has {experts.num_experts}"
             )
-        chances = _chances(self.shares, experts.top_k)
-        active = [1 - (1 - chance) ** tokens for chance in chances]
-        ranks = range(0, experts.num_experts, experts.local)
-        loads = [
-            Load(tokens * sum(chances[first : first + experts.local]), sum(active[first : first + experts.local]))
-            for first in ranks
-        ]
-        return max(loads)
+        import numpy as np  # slow to import, and rarely needed
+
+        chances = self._chances.get(experts.top_k)
+        if chances is None:
+            chances = np.array([_chances(shares, experts.top_k) for shares in self.layers])
+            self._chances[experts.top_k] = chances
+        ranks = np.arange(0, experts.num_experts, experts.local)
+        pairs = np.add.reduceat(chances, ranks, axis=1)
+        active = np.add.reduceat(1 - (1 - chances) ** tokens, ranks, axis=1)
+        busiest = pairs.argmax(axis=1)[:, None]
+        mean = [float(np.take_along_axis(of, busiest, axis=1).mean()) for of in (tokens * pairs, active)]
+        return Load(*mean)
 
 
 def _chances(shares: tuple[float, ...], top_k: int) -> list[float]:

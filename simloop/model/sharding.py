@@ -14,7 +14,7 @@ from simloop.model.experts import Experts
 from simloop.model.operators import Collective, Elementwise, Gemm, Operator
 from simloop.model.plan import Plan
 
-__all__ = ["Stage", "shard"]
+__all__ = ["Stage", "exchanged_bytes", "shard"]
 
 _PADDING = 64
 """vLLM pads the vocabulary to a multiple of this before it divides it."""
@@ -74,6 +74,22 @@ def shard(model: Model, plan: Plan) -> tuple[Stage, ...]:
     blocks = [cut.block(block) for block in model.blocks]
     spans = plan.stage_layers(model.num_layers)
     return tuple(cut.stage(index, blocks, span, len(spans)) for index, span in enumerate(spans))
+
+
+def exchanged_bytes(model: Model, plan: Plan) -> tuple[int, int]:
+    """Return what each data-parallel rank gets from the others in an iteration, for every token that a rank has, bytes.
+
+    The two are the dispatch of tokens to the experts and the combining of their outputs, over all layers. With
+    everything gathered and the sums scattered, ``n`` ranks of a model of width ``h`` with ``E`` experts get
+    ``(n - 1) (h + E)`` and ``(n - 1) h`` elements a token and layer.
+    """
+    found = {"dispatch": 0, "combine": 0}
+    for stage in shard(model, plan):
+        for operator, calls in stage.operators:
+            if isinstance(operator, Collective) and operator.name in found:
+                from_others = operator.elements * (operator.ranks - 1) // operator.ranks
+                found[operator.name] += calls * from_others * model.dtype_bytes
+    return found["dispatch"], found["combine"]
 
 
 @attrs.frozen

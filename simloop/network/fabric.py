@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from simloop.errors import InputError, did_you_mean
 from simloop.network.flow import Path
-from simloop.network.link import Link
+from simloop.network.link import Link, Sharing
 from simloop.network.traffic import Traffic
 
 __all__ = ["Fabric"]
@@ -21,6 +21,10 @@ class Fabric:
     all links of its route at once (cut-through, not store-and-forward), and its latency is the sum of theirs. Where
     several routes are equally short, the one over the links that were added first is taken, always.
 
+    Args:
+        sharing: How transfers share a link: as for :class:`Link`. With ``"fifo"`` or a number a transfer begins when
+            every link of its route has a place for it, in the order in which they came; nobody overtakes.
+
     Example:
         >>> fabric = Fabric()
         >>> for gpu in ("gpu0", "gpu1"):
@@ -29,7 +33,8 @@ class Fabric:
         1000
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sharing: Sharing = "fair") -> None:
+        self.sharing = sharing
         self._traffic = Traffic()
         self._nodes: dict[str, dict[str, Link]] = {}
         self._endpoints: dict[str, None] = {}
@@ -75,7 +80,7 @@ class Fabric:
             name = f"{src}->{dst}"
             if name in self._links:
                 raise InputError(f"the link {name} is there already")
-            link = Link(bandwidth_gb_s, latency_ns, name=name, _traffic=self._traffic)
+            link = Link(bandwidth_gb_s, latency_ns, sharing=self.sharing, name=name, _traffic=self._traffic)
             self._nodes.setdefault(src, {})[dst] = self._links[name] = link
             self._nodes.setdefault(dst, {})
         self._paths.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -52,22 +51,21 @@ class Path:
     Attributes:
         links: The links it crosses, from the sender to the receiver. None for a path from a node to itself.
         latency_ns: The time from the last byte's leaving to its arrival: the sum of the links' latencies.
-        limit: How many transfers may be under way at once; the others wait in line. None is any number.
+        limited: The links that let only so many transfers be under way at once; the others wait in line.
         name: What reports call it.
     """
 
     __slots__ = (
-        *("_traffic", "latency_ns", "limit", "links", "name"),
+        *("_traffic", "latency_ns", "limited", "links", "name"),
         *("arriving", "count", "flows", "group", "head", "mark", "rate", "served", "since", "waiting"),
     )
 
-    def __init__(self, links: tuple[Link, ...], traffic: Traffic, *, limit: int | None = None, name: str = "") -> None:
+    def __init__(self, links: tuple[Link, ...], traffic: Traffic, *, name: str = "") -> None:
         self.links = links
         self.latency_ns = sum(link.latency_ns for link in links)
-        self.limit = limit
+        self.limited = tuple(link for link in links if link.limit is not None)
         self.name = name
         self._traffic = traffic
-        self.waiting: deque[Flow] = deque()  # not admitted, because of the limit
         self.mark = 0  # scratch of fairness.components
         self.forget()
 
@@ -82,7 +80,7 @@ class Path:
     @property
     def in_flight(self) -> int:
         """The number of transfers that are under way or wait in line."""
-        return self.count + len(self.arriving) + len(self.waiting)
+        return self.count + len(self.arriving) + self.waiting
 
     async def send(self, nbytes: int) -> None:
         """Send ``nbytes``; return when the last of them has arrived.
@@ -117,7 +115,7 @@ class Path:
 
     def forget(self) -> None:
         """Be as new: nothing is under way."""
-        self.waiting.clear()
+        self.waiting = 0  # flows in line, because of a link's limit
         self.arriving: list[Flow] = []  # they came at this instant and have no rate yet
         self.flows: list[tuple[float, int, Flow]] = []  # a heap of (level, serial, flow); the first is not cancelled
         self.head = math.inf  # the level of the first
@@ -150,7 +148,8 @@ class Path:
         """Remove a flow that is not done, and return how many of its bytes were carried."""
         flow.cancelled = True
         if flow.level is None:
-            (self.arriving if flow in self.arriving else self.waiting).remove(flow)
+            if flow in self.arriving:
+                self.arriving.remove(flow)
             return 0.0
         self._count(-1)
         if len(self.flows) > 2 * self.count + 64:  # more corpses than flows

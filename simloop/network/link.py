@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Literal
 
 import attrs
@@ -58,8 +59,8 @@ class Link:
     """
 
     __slots__ = (
-        *("_bandwidth_gb_s", "_path", "_traffic", "latency_ns", "name", "sharing"),
-        *("busy_since", "load", "mark", "paths", "rising", "room"),
+        *("_bandwidth_gb_s", "_path", "_traffic", "latency_ns", "limit", "name", "sharing"),
+        *("busy_since", "free", "line", "load", "mark", "paths", "rising", "room"),
         *("_busy_ns", "_bytes", "_cancelled", "_queued_ns", "_transfers"),
     )
 
@@ -76,12 +77,15 @@ class Link:
         self.name = name
         self.latency_ns = latency_in_ns(latency_ns, latency_us)
         self.sharing = sharing
+        self.limit = _limit(sharing)
         self._bandwidth_gb_s = check_bandwidth(bandwidth_gb_s)
         self._traffic = _traffic or Traffic()
-        self._path = Path((self,), self._traffic, limit=_limit(sharing), name=name)
+        self._path = Path((self,), self._traffic, name=name)
         self.paths: dict[Path, None] = {}  # the busy ones
         self.busy_since: float | None = None
         self.load = 0  # transfers under way on them
+        self.line: deque[Flow] = deque()  # those that wait, because of a limit of this link or of another on their way
+        self.free = self.limit or 0  # how many more may be under way, where there is a limit
         self.room, self.rising, self.mark = 0.0, 0, 0  # scratch of fairness.py
         self._bytes, self._transfers, self._cancelled = 0, 0, 0
         self._busy_ns, self._queued_ns = 0.0, 0.0
@@ -113,7 +117,7 @@ class Link:
     def in_flight(self) -> int:
         """The number of transfers that are under way on it, or wait in line for it."""
         self._traffic.settle()
-        return sum(path.in_flight for path in self.paths)
+        return self.load + len(self.line)
 
     async def send(self, nbytes: int) -> None:
         """Send ``nbytes``; return when the last of them has arrived. See :meth:`Path.send`."""
@@ -138,6 +142,12 @@ class Link:
         return LinkUse(nbytes, self._transfers, self._cancelled, round(busy_ns), round(self._queued_ns))
 
     # What follows is for Traffic.
+
+    def forget(self) -> None:
+        """Be as new, but for what was counted."""
+        self.paths.clear()
+        self.line.clear()
+        self.load, self.free, self.busy_since = 0, self.limit or 0, None
 
     def add_path(self, path: Path, at: float) -> None:
         """Note that ``path`` is busy from the time ``at``."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from simloop.network.flow import Path
+    from simloop.network.link import Link
 
 __all__ = ["Group", "Traffic"]
 
@@ -64,6 +65,7 @@ class Traffic:
         self._serial = 0
         self._changed: dict[Path, None] = {}
         self._busy: dict[Path, None] = {}
+        self._lined: dict[Path, None] = {}  # where anything has had to wait
         self._groups: list[tuple[float, int, Group]] = []
 
     def start(self, path: Path, nbytes: int) -> Flow:
@@ -74,8 +76,8 @@ class Traffic:
         now = now_ns()
         self._finish_until(now)
         flow = Flow(path, nbytes, now)
-        if path.limit is not None and path.count + len(path.arriving) >= path.limit:
-            path.waiting.append(flow)
+        if path.limited:
+            self._line_up(flow)
         else:
             path.arriving.append(flow)
             self.touch(path)
@@ -90,12 +92,13 @@ class Traffic:
         if flow.is_set():
             return
         path = flow.path
+        was_in_line = flow.level is None and flow not in path.arriving
         path.advance(now)
         carried = path.remove(flow)
         for link in path.links:
             link.note_cancelled(carried)
-        if path.waiting and path.limit is not None and path.count + len(path.arriving) < path.limit:
-            path.arriving.append(path.waiting.popleft())
+        if path.limited:
+            self._step_out(flow, was_in_line)
         if not path.arriving:
             self._note_busy(path, now)  # not later: this may be the end of the run
         self.touch(path)
@@ -129,12 +132,11 @@ class Traffic:
 
     def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin a new run: what the last one left under way will never end."""
-        for path in (*self._busy, *self._changed):
+        for path in (*self._busy, *self._changed, *self._lined):
             path.forget()
             for link in path.links:
-                link.paths.clear()
-                link.load, link.busy_since = 0, None
-        for table in (self._changed, self._busy, self._groups):
+                link.forget()
+        for table in (self._changed, self._busy, self._lined, self._groups):
             table.clear()
         self._loop, self._timer = loop, None
 
@@ -166,25 +168,68 @@ class Traffic:
             path.since = at
             reach = served + path.rate * slack
             if path.head <= reach:
-                self._end(path, path.pop_done(reach), at)
-                changed.append(path)
-        self._rearrange(changed or [self._end_first(group, at)], at)
+                changed += self._end(path, path.pop_done(reach), at)
+        self._rearrange(dict.fromkeys(changed or self._end_first(group, at)), at)
 
-    def _end_first(self, group: Group, at: float) -> Path:
-        """End what the group was due for where floats are too coarse to see that it is done; return its path."""
+    def _end_first(self, group: Group, at: float) -> list[Path]:
+        """End what the group was due for where floats are too coarse to see that it is done."""
         served = (path for path in group.paths if path.rate > 0)
         first = min(served, key=lambda path: (path.head - path.served) / path.rate)
-        self._end(first, first.pop_done(first.head), at)
-        return first
+        return self._end(first, first.pop_done(first.head), at)
 
-    def _end(self, path: Path, done: list[Flow], at: float) -> None:
-        """Wake the senders of what is done, and admit as many that wait in line."""
+    def _end(self, path: Path, done: list[Flow], at: float) -> list[Path]:
+        """Wake the senders of what is done, let in those who waited for it; return the paths where flows changed."""
         for flow in done:
             for link in path.links:
                 link.note_done(flow, at)
             flow.set()
-            if path.waiting:
-                self._admit(path, path.waiting.popleft())
+        if not path.limited:
+            return [path]
+        for link in path.limited:
+            link.free += len(done)
+        return [path, *self._let_in(path.limited)]
+
+    def _line_up(self, flow: Flow) -> None:
+        """Put a flow at the end of the line of each limited link on its way; it may be the first in all of them."""
+        path = flow.path
+        self._lined[path] = None
+        path.waiting += 1
+        for link in path.limited:
+            link.line.append(flow)
+        for changed in self._let_in(path.limited):
+            self.touch(changed)
+
+    def _step_out(self, flow: Flow, was_in_line: bool) -> None:
+        """Give back the places of a cancelled flow: those in the lines, or those on the links."""
+        path = flow.path
+        path.waiting -= was_in_line
+        for link in path.limited:
+            if was_in_line:
+                link.line.remove(flow)
+            else:
+                link.free += 1
+        for changed in self._let_in(path.limited):
+            self.touch(changed)
+
+    def _let_in(self, links: Iterable[Link]) -> list[Path]:
+        """Let flows begin that are the first in all of their lines and find a place on each link.
+
+        Nobody overtakes: who waits for one link holds up those behind on the others (head-of-line blocking). Lines
+        keep the order in which flows came, so two never wait for each other.
+        """
+        entered, look = [], list(links)
+        while look:
+            line = look.pop().line
+            while line and all(link.free > 0 and link.line[0] is line[0] for link in line[0].path.limited):
+                flow = line[0]
+                for link in flow.path.limited:
+                    link.line.popleft()
+                    link.free -= 1
+                    look.append(link)  # whoever is first there now
+                flow.path.waiting -= 1
+                flow.path.arriving.append(flow)
+                entered.append(flow.path)
+        return entered
 
     def _admit(self, path: Path, flow: Flow) -> None:
         self._serial += 1

@@ -20,11 +20,21 @@ if TYPE_CHECKING:
 __all__ = ["check_out_dir", "write_run"]
 
 PARTIAL = "PARTIAL.txt"
-_FILES = {"summary.json", "requests.parquet", "timeseries.parquet", "tokens.parquet", "scenario.yaml", PARTIAL}
+_FILES = {
+    "summary.json",
+    "requests.parquet",
+    "timeseries.parquet",
+    "tokens.parquet",
+    "lockstep.parquet",
+    "scenario.yaml",
+    PARTIAL,
+}
 
 
 def write_run(result: Result, out_dir: str | Path, *, token_times: bool = False) -> Path:
     """Write a run to a folder: ``summary.json``, ``requests.parquet``, ``timeseries.parquet``, ``scenario.yaml``.
+
+    Where data-parallel ranks share experts there is ``lockstep.parquet`` too, one row per iteration and rank.
 
     The files are written to a hidden folder beside it, which takes its name when all of them are there; a run that
     stood there before is replaced, file by file where the folder is a mount point. ``PARTIAL.txt`` is added if the run
@@ -91,6 +101,8 @@ def _write_files(result: Result, folder: Path, *, token_times: bool) -> None:
     (folder / "scenario.yaml").write_text(scenario, encoding="utf-8")
     _write_parquet(result.requests, folder / "requests.parquet")
     _write_parquet(result.timeseries, folder / "timeseries.parquet")
+    if len(result.lockstep):
+        _write_parquet(result.lockstep, folder / "lockstep.parquet")
     if token_times:
         from simloop.metrics.frames import tokens_frame
 

@@ -105,7 +105,7 @@ def _figures_block(summary: dict[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2), pad_edge=True)
     table.add_column(style="cyan", min_width=17, no_wrap=True)
     table.add_column(max_width=56, overflow="fold")
-    for title, text in (*_throughput(summary), *_slo(summary), *_use(summary), *_refused(summary)):
+    for title, text in (*_throughput(summary), *_slo(summary), *_use(summary), *_ranks(summary), *_refused(summary)):
         table.add_row(f" {title}" if title else "", text)
     return table
 
@@ -157,6 +157,17 @@ def _stages(workers: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     low, high = min(map(min, stages)), max(map(max, stages))
     bubbles = f"; bubbles {_percent(1 - busy / working)} of the workers' busy time" if working else ""
     yield "pipeline stages", f"busy {_percent(low)} to {_percent(high)} of the time{bubbles}"
+
+
+def _ranks(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for engine in summary["lockstep"]:
+        moved = (engine["dispatched_bytes"] + engine["combined_bytes"]) / 1e9
+        yield (
+            "ranks in step",
+            f"{_count(len(engine['ranks']), 'rank')}, {_count(engine['waves'], 'wave')}, "
+            f"{engine['dummies']:,} dummy batches, {_percent(engine['padding_share'])} of the tokens padding; "
+            f"{_number(moved)} GB to each rank for its experts",
+        )
 
 
 def _refused(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:

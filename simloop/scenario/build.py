@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -24,10 +25,19 @@ from simloop.hardware import (
 )
 from simloop.hardware.profile import KernelTiming, ProfileTiming
 from simloop.hardware.tokensim import TOKENSIM_HOST_GB_S, TOKENSIM_HOST_NS
-from simloop.model import Experts, Model, Plan, load_model
-from simloop.network import Fabric, switch
+from simloop.model import Balanced, Experts, Model, Plan, RandomRouting, Recorded, Routing, exchanged_bytes, load_model
+from simloop.network import Fabric
 from simloop.scenario.engines import check_engine
-from simloop.scenario.structs import HookRef, Network, PolicyRef, Scenario, WorkerGroup
+from simloop.scenario.fabric import build_fabric
+from simloop.scenario.structs import (
+    HookRef,
+    Network,
+    PolicyRef,
+    RecordedRouting,
+    Scenario,
+    SignalSpec,
+    WorkerGroup,
+)
 from simloop.serving import (
     Cluster,
     Engine,
@@ -35,7 +45,9 @@ from simloop.serving import (
     KVBlocks,
     Lockstep,
     PolicySource,
+    Preload,
     Recorder,
+    Signals,
     Stages,
     SwapSpace,
     Worker,
@@ -60,6 +72,7 @@ class _Group:
     memory: MemoryPlan
     schedule: PolicySource
     schedule_path: str
+    exchanged_bytes: tuple[int, int]
 
 
 @fresh_policy_files()
@@ -84,7 +97,7 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
             ranks = _engine(scenario, group, place, len(workers), records, hooks, check)
             workers.extend(ranks)
             if len(ranks) > 1 and _mixture(group.model):
-                lockstep.append(Lockstep(ranks))
+                lockstep.append(Lockstep(ranks, *group.exchanged_bytes))
     control = scenario.policies.control
     controller = None if control is None else _policy(control, "control", "policies.control")
     cluster = Cluster(
@@ -92,8 +105,11 @@ def build_cluster(scenario: Scenario, records: Recorder, *, check: bool = False)
         _located(route.make, "policies.route"),
         records,
         hooks,
-        network=_fabric(scenario.network, workers),
+        network=_network(scenario.network, workers),
+        kv_by="whole" if scenario.network is None else scenario.network.send_kv,
+        first_layers=None if scenario.network is None else scenario.network.first_layers,
         lockstep=lockstep,
+        signals=_signals(scenario.policies.signals),
         control=None if controller is None else _located(controller.make, "policies.control"),
         route_name=route.name,
         control_name="control" if controller is None else controller.name,
@@ -116,12 +132,25 @@ def memory_plans(scenario: Scenario) -> dict[str, MemoryPlan]:
     return plans
 
 
-def _fabric(network: Network | None, workers: Sequence[Worker]) -> Fabric | None:
-    """Return one switch with a port for each worker; half of the latency is on either side of it."""
+def _signals(spec: SignalSpec | None) -> Signals | None:
+    if spec is None:
+        return None
+    interval_ns, delay_ns = round(spec.interval_s * 1e9), round(spec.delay_s * 1e9)
+    return Signals(interval_ns, delay_ns, spec.loss, spec.own_requests, spec.requests)
+
+
+def _network(network: Network | None, workers: Sequence[Worker]) -> Fabric | None:
+    """Return what links the workers, and give each its preload buffer."""
     if network is None or len(workers) < 2:
         return None
-    names = [worker.name for worker in workers]
-    return switch(names, bandwidth_gb_s=network.bandwidth_gb_s, latency_ns=round(network.latency_us * 500))
+    layers = min(worker.model.num_layers for worker in workers)
+    if network.first_layers is not None and network.first_layers > layers:
+        message = f"found {network.first_layers}, expected at most {layers}, the layers of the model"
+        raise InputError(message, path="network.first_layers")
+    if network.preload is not None:
+        for worker in workers:
+            worker.preload = Preload(network.preload, worker.name)
+    return build_fabric(network, [(worker.group, worker.name) for worker in workers])
 
 
 def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
@@ -134,9 +163,11 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
     check_engine(engine, model, schedule, f"{path}.engine", timing=spec.timing.model)
     plan = _plan(engine, model, f"{path}.engine")
     timing_path = path if spec.timing.model == "roofline" else f"{path}.timing"
-    timing = _located(lambda: _timing(spec, model, device, plan), timing_path)
+    routing = _located(lambda: _routing(spec, model, scenario.seed), f"{path}.timing.routing")
+    timing = _located(lambda: _timing(spec, model, device, plan, routing), timing_path)
     memory = _located(lambda: _memory(spec, model, device, plan), path)
-    return _Group(spec, device, model, timing, memory, schedule, place)
+    exchanged = _exchanged(model.with_dtype(serving_dtype(model, device, engine.dtype)), plan, f"{path}.engine")
+    return _Group(spec, device, model, timing, memory, schedule, place, exchanged)
 
 
 def _memory(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> MemoryPlan:
@@ -159,20 +190,39 @@ def _memory(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> Memo
     )
 
 
-def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> TimingModel:
+def _exchanged(model: Model, plan: Plan, path: str) -> tuple[int, int]:
+    return (0, 0) if plan.data_parallel == 1 else _located(lambda: exchanged_bytes(model, plan), path)
+
+
+def _routing(spec: WorkerGroup, model: Model, seed: int) -> Routing | None:
+    """Return how tokens spread over experts, or None for the timing model's own rule."""
+    wanted = spec.timing.routing
+    if wanted is None:
+        return None
+    layers = [(operator, calls) for operator, calls in model.operators() if isinstance(operator, Experts)]
+    if not layers:
+        raise InputError(f"says nothing: {model.name} has no experts")
+    if isinstance(wanted, RecordedRouting):
+        return Recorded.read(Path(wanted.recorded), layers[0][0], sum(calls for _, calls in layers))
+    return RandomRouting(seed) if wanted == "random" else Balanced()
+
+
+def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, routing: Routing | None) -> TimingModel:
     """Return what prices the iterations of a group."""
     if plan.pipeline_parallel == 1:
-        return _stage_timing(spec, model, device, plan, None)
+        return _stage_timing(spec, model, device, plan, routing, None)
     if spec.timing.model == "profile":
         raise InputError(
             "found 'profile', expected 'kernels' or 'roofline': profiles are of whole models, not of stages",
             path="model",
         )
     served = model.with_dtype(serving_dtype(model, device, spec.engine.dtype))
-    return Pipeline(served, device, plan, lambda stage: _stage_timing(spec, model, device, plan, stage))
+    return Pipeline(served, device, plan, lambda stage: _stage_timing(spec, model, device, plan, routing, stage))
 
 
-def _stage_timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, stage: int | None) -> TimingModel:
+def _stage_timing(
+    spec: WorkerGroup, model: Model, device: Device, plan: Plan, routing: Routing | None, stage: int | None
+) -> TimingModel:
     """Return what prices one pipeline stage; without a number, the whole model."""
     timing, engine, overheads = spec.timing, spec.engine, spec.timing.added()
     if timing.model == "roofline":
@@ -183,6 +233,7 @@ def _stage_timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, s
             plan=plan,
             stage=stage,
             kv_cache_dtype=engine.kv_cache_dtype,
+            routing=routing,
             overheads=overheads,
         )
     if timing.model == "tokensim":
@@ -197,6 +248,7 @@ def _stage_timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, s
             dtype=engine.dtype,
             plan=plan,
             stage=stage,
+            routing=routing,
             overheads=overheads,
             strict=timing.strict,
         )
@@ -206,6 +258,8 @@ def _stage_timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan, s
         tp=plan.tensor_parallel,
         all_reduce=timing.all_reduce,
         ep=plan.expert_ranks if plan.expert_parallel else 1,
+        dp=plan.data_parallel,
+        routing=routing,
         overheads=overheads,
         strict=timing.strict,
     )

@@ -22,6 +22,7 @@ def check_scenario(scenario: Scenario) -> None:
         InputError: One was found; its ``path`` says where in the scenario.
     """
     _check_groups(scenario)
+    _check_network(scenario)
     _dry_run(scenario)
 
 
@@ -36,6 +37,16 @@ def _check_groups(scenario: Scenario) -> None:
         seen[group.name] = index
 
 
+def _check_network(scenario: Scenario) -> None:
+    """Build the network for as many workers as there will be."""
+    from simloop.scenario.fabric import build_fabric
+
+    groups = [(group.name, group.count * group.engine.data_parallel_size) for group in scenario.workers]
+    workers = [(name, f"{name}-{place}") for name, count in groups for place in range(count)]
+    if scenario.network is not None and len(workers) > 1:
+        build_fabric(scenario.network, workers)
+
+
 def _dry_run(scenario: Scenario) -> None:
     """Build one worker of each group, and open the workload: whatever that refuses, the run would."""
     from simloop.metrics import Records
@@ -43,7 +54,10 @@ def _dry_run(scenario: Scenario) -> None:
     from simloop.workload import open_workload
 
     few = [msgspec.structs.replace(group, count=1) for group in scenario.workers]
-    build_cluster(msgspec.structs.replace(scenario, workers=few), Records())
+    network = scenario.network  # of a file that says how many workers there are, what is left is how it is used
+    if network is not None and network.path is not None:
+        network = msgspec.structs.replace(network, path=None, bandwidth_gb_s=1.0)
+    build_cluster(msgspec.structs.replace(scenario, workers=few, network=network), Records())
     try:
         workload = open_workload(scenario.workload, seed=scenario.seed)
     except InputError as error:

@@ -96,7 +96,10 @@ def _anchor_files(data: dict[str, Any], base: Path) -> None:
         for key in ("model", "device"):
             _anchor(group, key, base)
         _anchor_policy(group, "schedule", base)
-        _anchor(group.get("timing") if isinstance(group, dict) else None, "path", base)
+        timing = group.get("timing") if isinstance(group, dict) else None
+        _anchor(timing, "path", base)
+        _anchor(timing.get("routing") if isinstance(timing, dict) else None, "recorded", base)
+    _anchor(data.get("network"), "path", base)
     for key in ("route", "schedule", "control"):
         _anchor_policy(data.get("policies"), key, base)
     hooks = data.get("hooks")
@@ -122,5 +125,5 @@ def _anchor(mapping: Any, key: str, base: Path) -> None:
         return
     name, colon, function = value.partition(":") if ".py:" in value else (value, "", "")
     looks_like_file = "/" in name or bool(Path(name).suffix)
-    if key == "path" or (looks_like_file and (base / name).exists()):
+    if key in ("path", "recorded") or (looks_like_file and (base / name).exists()):
         mapping[key] = f"{(base / name).resolve()}{colon}{function}"

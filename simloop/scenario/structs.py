@@ -12,15 +12,26 @@ from simloop.metrics import SLO
 from simloop.serving import Engine, MomentName
 from simloop.workload import WorkloadSpec
 
-__all__ = ["HookRef", "Network", "Policies", "PolicyRef", "Scenario", "Timing", "WorkerGroup"]
+__all__ = [
+    "HookRef",
+    "Network",
+    "Policies",
+    "PolicyRef",
+    "RecordedRouting",
+    "Scenario",
+    "SignalSpec",
+    "Timing",
+    "WorkerGroup",
+]
 
 _Name = Annotated[str, Meta(min_length=1)]
+_Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 _Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
 _SAYS_NOTHING = {
     "roofline": ("path", "all_reduce", "strict", "peak_tflops", "memory_bandwidth_tb_s"),
     "profile": ("peak_tflops", "memory_bandwidth_tb_s"),
     "kernels": ("all_reduce", "peak_tflops", "memory_bandwidth_tb_s"),  # the tables have all-reduces
-    "tokensim": ("path", "overheads", "all_reduce", "strict"),
+    "tokensim": ("path", "overheads", "all_reduce", "routing", "strict"),
 }
 _OVERHEADS = {"none": None, "vllm-0.15": VLLM_0_15, "vllm-0.19": VLLM_0_19}
 
@@ -38,6 +49,25 @@ class PolicyRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     params: dict[str, Any] = {}
 
 
+class SignalSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the router hears of its workers: each is asked for its metrics from time to time.
+
+    Attributes:
+        interval_s: Time from one question to the next, s.
+        delay_s: Time from a question until the answer counts, s.
+        loss: Chance of an answer to be lost, 0 to 1.
+        own_requests: Whether the router adds what it has sent to a worker since.
+        requests: Whether an answer has the worker's requests, and not just how many there are; policies that look at
+            single requests (``shortest_job``, ``slo_aware``) need it.
+    """
+
+    interval_s: _Seconds
+    delay_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    loss: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    own_requests: bool = False
+    requests: bool = False
+
+
 class Policies(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who decides what.
 
@@ -45,11 +75,24 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         route: Sends a request to a worker.
         schedule: Fills a worker's next batch; a group of workers may have its own.
         control: Runs beside the cluster and may change it; nothing does if not given.
+        signals: How ``route`` hears of the workers; it sees them as they are if not given.
     """
 
     route: _Name | PolicyRef = "least_loaded"
     schedule: _Name | PolicyRef = "vllm"
     control: _Name | PolicyRef | None = None
+    signals: SignalSpec | None = None
+
+
+class RecordedRouting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which experts tokens were seen to choose.
+
+    Attributes:
+        recorded: File of choices, or of how often each expert was chosen (``.json``, ``.jsonl`` or ``.csv``); see
+            *Share experts between ranks*.
+    """
+
+    recorded: _Name
 
 
 class HookRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,7 +133,11 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             KV memory, to compare with its results).
         path: Folder of the measurements; needed for ``profile`` and ``kernels``.
         overheads: What the engine adds: ``none``, ``vllm-0.15``, ``vllm-0.19``, or a mapping of its own.
-        all_reduce: Links between tensor-parallel ranks, for ``profile``.
+        all_reduce: Links between the ranks of an engine, for ``profile``.
+        routing: How tokens spread over the experts of a mixture: ``balanced`` (by chance, all experts equally likely;
+            loads are the expected ones), ``random`` (the same, drawn, and the busiest rank counts), or as
+            ``recorded``. If not given, ``balanced``; for ``profile`` the rule of LLMServingSim, whose tokens take
+            different experts as long as there are some. With ``kernels`` it holds for experts that were not measured.
         strict: Whether leaving the measured domain ends the run; else it warns, once.
         peak_tflops: Arithmetic peak for ``tokensim``, in its unit, 2^40 FLOP/s; the card's number if not given.
         memory_bandwidth_tb_s: Memory bandwidth for ``tokensim``, 2^40 bytes/s; the card's number if not given.
@@ -100,6 +147,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     path: _Name | None = None
     overheads: Literal["none", "vllm-0.15", "vllm-0.19"] | Overheads = "none"
     all_reduce: RingLink | None = None
+    routing: Literal["balanced", "random"] | RecordedRouting | None = None
     strict: bool = False
     peak_tflops: Annotated[float, Meta(gt=0)] | None = None
     memory_bandwidth_tb_s: Annotated[float, Meta(gt=0)] | None = None
@@ -142,17 +190,49 @@ class WorkerGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What carries KV from worker to worker: every worker has one port of a switch that never blocks.
+    """What carries KV from worker to worker, and how; every worker has one port of a switch that never blocks.
 
-    Transfers that meet at a port share its bandwidth max-min fairly.
+    Transfers that meet on a link share its bandwidth max-min fairly.
 
     Attributes:
         bandwidth_gb_s: Bandwidth of a port in each direction, GB/s: 12.5 is 100 Gbit/s Ethernet, 50 NDR InfiniBand.
-        latency_us: Time from a worker to another beside the bytes, microseconds.
+            Needed without a `path`.
+        latency_us: Time from a port to another beside the bytes, microseconds; on a ring from one to the next.
+        topology: How the ports are connected.
+        workers_per_nic: How many workers of a group share one port, in their order; for all groups, or by group.
+        inside_gb_s: Bandwidth of each worker's link to a shared port, over which it also reaches the others behind it,
+            GB/s; that of the port if not given.
+        path: An ASTRA-sim network file instead: the workers are its NPUs, in their order.
+        sharing: ``fair``: all transfers on a link at once. ``fifo``: one after another. A number: so many at once.
+        send_kv: ``whole``: when the prompt is read. ``layer``: each layer when the last part of the prompt has passed
+            it. ``block``: each KV block when it is full. A policy may say otherwise.
+        first_layers: Sent by layer: the receiver may start when so many are there; all of them if not given.
+        preload: Requests that may be on their way to a worker, or wait there to be admitted, at once. 0 is sequential:
+            the next is loaded when the one before has ended. Any number if not given.
     """
 
-    bandwidth_gb_s: Annotated[float, Meta(ge=1e-9, le=1e9)]
+    bandwidth_gb_s: Annotated[float, Meta(ge=1e-9, le=1e9)] | None = None
     latency_us: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    topology: Literal["switch", "ring", "fully_connected"] = "switch"
+    workers_per_nic: _Count | dict[str, _Count] = 1
+    inside_gb_s: Annotated[float, Meta(ge=1e-9, le=1e9)] | None = None
+    path: _Name | None = None
+    sharing: Literal["fair", "fifo"] | _Count = "fair"
+    send_kv: Literal["whole", "layer", "block"] = "whole"
+    first_layers: _Count | None = None
+    preload: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.bandwidth_gb_s is None) == (self.path is None):
+            raise ValueError("give bandwidth_gb_s, or the path of an ASTRA-sim network file")
+        defaults = {"latency_us": 0.0, "topology": "switch", "workers_per_nic": 1, "inside_gb_s": None}
+        for name, default in defaults.items():
+            if self.path is not None and getattr(self, name) != default:
+                raise ValueError(f"{name} says nothing beside path: the file has it")
+        if self.inside_gb_s is not None and self.workers_per_nic == 1:
+            raise ValueError("inside_gb_s says nothing without workers_per_nic")
+        if self.first_layers is not None and self.send_kv != "layer":
+            raise ValueError("first_layers goes with send_kv: layer")
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

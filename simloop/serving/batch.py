@@ -59,18 +59,24 @@ class Batch:
     @property
     def decode_context_min(self) -> int:
         """Tokens that the decoding request with the shortest context attends to, with its new one."""
-        if self._padded_to is not None:
-            return self._padded_to
-        shortest = [self.cohort.extremes[0] + 1] if self.decodes else []
-        return min(shortest + (self._single_contexts or []), default=0)
+        if self._padded_to is None and self._single_contexts is None:
+            return self.cohort.shortest + 1 if self.decodes else 0
+        return min(self._few_contexts())
 
     @property
     def decode_context_max(self) -> int:
         """Tokens that the decoding request with the longest context attends to, with its new one."""
+        if self._padded_to is None and self._single_contexts is None:
+            return self.cohort.longest + 1 if self.decodes else 0
+        return max(self._few_contexts())
+
+    def _few_contexts(self) -> list[int]:
+        """Return contexts among which the shortest and the longest are."""
         if self._padded_to is not None:
-            return self._padded_to
-        longest = [self.cohort.extremes[1] + 1] if self.decodes else []
-        return max(longest + (self._single_contexts or []), default=0)
+            return [self._padded_to]
+        cohort = self.cohort
+        both = [cohort.shortest + 1, cohort.longest + 1] if self.decodes else []
+        return [*both, *(self._single_contexts or ())]
 
     def add_decodes(self) -> None:
         """Give everybody in ``worker.decoding`` one token, and the KV blocks this takes.
@@ -127,6 +133,15 @@ class Batch:
             self._single_contexts = [*(self._single_contexts or ()), cached + 1]
         self.num_tokens += tokens
         self.num_sequences += 1
+
+    @property
+    def completing(self) -> list[Request]:
+        """Requests whose prompt will be read after this iteration, and that will have tokens left to generate."""
+        return [
+            request
+            for request, tokens in self.prefills
+            if tokens == request.to_prefill and request.generated + 1 < request.output_tokens
+        ]
 
     def pad_prefills(self, length: int) -> None:
         """Make every prompt of this iteration cost as much as one of ``length`` tokens."""

@@ -30,7 +30,7 @@ def check_worker(worker: Worker, batch: Batch) -> None:
             sum(request.computed for request in decoding),
             sum(cohort.context for cohort in worker.cohorts),
         ),
-        "shortest and longest context": (_extremes(decoding), _booked_extremes(worker)),
+        "shortest and longest context": (_extremes(decoding), _kept_extremes(worker)),
         "blocks needed next": (_needed(worker), sum(cohort.blocks_needed for cohort in worker.cohorts)),
         "requests being prefilled": (
             sum(request.phase is Phase.PREFILLING for request in worker.running),
@@ -57,9 +57,10 @@ def _extremes(decoding: list[Request]) -> tuple[int, int]:
     return min(stored, default=0), max(stored, default=0)
 
 
-def _booked_extremes(worker: Worker) -> tuple[int, int]:
-    found = [cohort.extremes for cohort in worker.cohorts if cohort]
-    return min((low for low, _ in found), default=0), max((high for _, high in found), default=0)
+def _kept_extremes(worker: Worker) -> tuple[int, int]:
+    some = [cohort for cohort in worker.cohorts if cohort]
+    shortest, longest = (cohort.shortest for cohort in some), (cohort.longest for cohort in some)
+    return min(shortest, default=0), max(longest, default=0)
 
 
 def _held(worker: Worker) -> int:

@@ -16,11 +16,13 @@ from simloop.network import Fabric
 from simloop.serving.cohort import Cohort
 from simloop.serving.generation import Generation
 from simloop.serving.hooks import Hook, Hooks, Listener, Moment, OperatorHook
+from simloop.serving.kv_transfer import SendKV, check_send, stream_kv
 from simloop.serving.loads import LoadIndex
 from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import never_suspends, where_raised
 from simloop.serving.recorder import Recorder
 from simloop.serving.request import Phase, Request, Status
+from simloop.serving.signals import Signals
 from simloop.serving.walk import Walk, hook_operators
 from simloop.serving.worker import Worker
 from simloop.workload import Arrival
@@ -46,7 +48,10 @@ class Cluster:
         hooks: The breakpoints.
         control: The controller, if there is one.
         network: What links the workers, by their names, for KV transfers.
+        kv_by: How KV is sent when a policy does not say: ``whole``, by ``layer``, or by ``block``.
+        first_layers: After how many layers the receiver may start when a policy does not say; None is all of them.
         lockstep: Groups of workers that iterate together.
+        signals: What the routing policy hears of the workers; it sees them as they are if not given.
         arrived: Requests that have arrived so far.
         finished: Requests that have ended so far, however they ended.
     """
@@ -57,7 +62,10 @@ class Cluster:
     hooks: Hooks
     control: ControlPolicy | None = None
     network: Fabric | None = None
+    kv_by: SendKV = "whole"
+    first_layers: int | None = None
     lockstep: Sequence[Lockstep] = ()
+    signals: Signals | None = None
     route_name: str = "route"
     control_name: str = "control"
     on_end: Callable[[], None] | None = None
@@ -66,7 +74,7 @@ class Cluster:
     _mine: frozenset[Worker] = attrs.field(init=False)
     _routing: dict[Request, asyncio.Task[None]] = attrs.Factory(dict)
     _cancelled: dict[Request, str] = attrs.Factory(dict)
-    _loads: dict[str | None, LoadIndex] = attrs.Factory(dict)
+    _loads: dict[str | None, LoadIndex[Worker]] = attrs.Factory(dict)
     _walks: dict[int, Walk] = attrs.Factory(dict)
     _inline: bool = attrs.field(init=False)
     _group: asyncio.TaskGroup | None = None
@@ -75,6 +83,8 @@ class Cluster:
     _drained: Event = attrs.Factory(lambda: Event("all requests to end"))
 
     def __attrs_post_init__(self) -> None:
+        if self.signals is not None:
+            self.route = self.signals.through(self.route)
         self._inline = never_suspends(self.route)
         self.hooks.on_told = self._drained.set
         self.hooks.cluster = self
@@ -122,22 +132,48 @@ class Cluster:
         """Requests that have arrived and not ended."""
         return self.arrived - self.finished
 
-    async def send_kv(self, request: Request, target: Worker) -> None:
+    async def send_kv(
+        self, request: Request, target: Worker, *, by: SendKV | None = None, first_layers: int | None = None
+    ) -> None:
         """Send a request's keys and values over the network to the worker that it will go on on.
 
-        Other transfers share the links; the sender and the receiver go on computing meanwhile.
+        Other transfers share the links; the sender and the receiver go on computing meanwhile. It counts in
+        ``target.load`` from now on.
+
+        Args:
+            request: The request.
+            target: The worker.
+            by: ``whole``, or a transfer for each ``layer`` or KV ``block``, as soon as that is there; the cluster's
+                own way if not given.
+            first_layers: By layer: return when so many have arrived; all of them if neither this nor the cluster says.
 
         Raises:
-            PolicyError: The request is on no worker, or the scenario has no network.
+            PolicyError: The scenario has no network.
+            InputError: ``by`` or ``first_layers`` says something that there is not.
         """
         source = request.worker
         if source is None or source is target:
             return
         if self.network is None:
             raise PolicyError(f"KV cannot be sent from {source.name} to {target.name}: the scenario has no network")
-        await self._fire("kv_sent", request)
-        await self.network.send(source.name, target.name, request.computed * source.model.kv_bytes_per_token)
+        if by is None:
+            by, first_layers = self.kv_by, first_layers or self.first_layers
+        check_send(by, first_layers, source.model.num_layers)
+        if request.kv_at is not None:
+            request.kv_at.forget_kv(request)
         request.kv_at = target
+        target.expect(request)
+        try:
+            if target.preload is not None:
+                await target.preload.take(request)
+            await self._fire("kv_sent", request)
+            stream = await stream_kv(request, self.network.path(source.name, target.name), by, first_layers)
+        except BaseException:
+            target.forget_kv(request)
+            request.kv_at = None
+            raise
+        if len(stream.arrival_ns) < len(stream.parts):
+            target.incoming[request] = stream
         await self._fire("kv_received", request)
 
     # -- what users call ---------------------------------------------------------------------------------------
@@ -265,7 +301,7 @@ class Cluster:
 
     def abort(self, request: Request, reason: str = "aborted by the client") -> None:
         """End a request before its time; its KV blocks are free after the iteration it is in."""
-        if request.phase is Phase.ROUTING:
+        if request.phase is Phase.ROUTING or request in self._routing:
             self._cancelled[request] = reason
         elif request.worker is not None:
             request.worker.abort(request, reason)
@@ -298,6 +334,8 @@ class Cluster:
         engines += [worker for worker in self.workers if worker not in together and worker.stages is None]
         services = [(f"worker {engine.name}", engine.run()) for engine in engines]
         services += [service for worker in self.workers if worker.stages for service in worker.stages.services()]
+        if self.signals is not None:
+            services.append(("asking workers for their metrics", self.signals.run(self)))
         for name, coroutine in services:
             self._services.append(group.create_task(coroutine, name=name))
         if self.control is not None:
@@ -338,7 +376,8 @@ class Cluster:
 
     def _start(self, request: Request) -> None:
         hooked = self.hooks.by_moment
-        if self._inline and not any(hooked[moment] for moment in _ROUTING_MOMENTS):
+        hooked_now = any(hooked[moment] for moment in _ROUTING_MOMENTS)
+        if self._inline and not hooked_now and request._departure is None:
             try:
                 self.route(request, self).__await__().send(None)
             except StopIteration as done:
@@ -358,6 +397,9 @@ class Cluster:
         except Exception as error:
             raise self._route_error(request, error) from error
         self._check_mine(request, worker)
+        if request._departure is not None:  # it may be placed elsewhere only when it has left
+            await request._departure.over.wait()
+            request._departure = None
         if request not in self._cancelled and worker.refusal(request) is None:
             await self._fire("routed", request, worker)
         del self._routing[request]
@@ -375,14 +417,16 @@ class Cluster:
     def _place(self, request: Request, worker: Worker) -> bool:
         source, cancelled = request.worker, self._cancelled.pop(request, None)
         reason = cancelled or worker.refusal(request)
+        sent_to, request.kv_at = request.kv_at, None
+        if sent_to is not None and (sent_to is not worker or reason is not None):
+            sent_to.forget_kv(request)
         if source is worker and reason is None:
             worker.take_back(request)
             return True
         if source is not None:
             source.let_go(request)
-            if request.kv_at is not worker:
+            if sent_to is not worker:
                 request.forget_computed()
-            request.kv_at = None
         if reason is None:
             worker.enqueue(request)
         else:
@@ -434,9 +478,9 @@ class Cluster:
 
     def _close_books(self) -> None:
         end_ns = now_ns()
-        left = [*self._routing]
+        left = dict.fromkeys(self._routing)  # some of them run as well
         for worker in self.workers:
-            left.extend(worker.close_books())
+            left.update(dict.fromkeys(worker.close_books()))
             worker.take_sample(end_ns)
         for request in left:
             request.status = Status.UNFINISHED

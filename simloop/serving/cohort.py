@@ -46,6 +46,8 @@ class Cohort:
     _finishing: dict[int, dict[Request, None]] = attrs.Factory(dict)
     _hashed: dict[int, dict[Request, None]] = attrs.Factory(dict)
     _extremes: tuple[_Lowest, _Lowest] | None = None
+    _low: int | None = None  # offsets of the extremes, while those who have them stay
+    _high: int | None = None
 
     def __attrs_post_init__(self) -> None:
         # _crossing[r] counts the members with (context - step) % block_size == r: a block is full at r == -step.
@@ -70,14 +72,25 @@ class Cohort:
         return self._hashed.get((-self.step - 1) % self.block_size, ())
 
     @property
-    def extremes(self) -> tuple[int, int]:
-        """Stored tokens of the member that has the fewest and of the one that has the most; kept up once asked for."""
+    def shortest(self) -> int:
+        """Stored tokens of the member that has the fewest; kept up once asked for."""
+        if self._low is None:
+            self._low = self._rankings()[0].offset()
+        return self._low + self.step
+
+    @property
+    def longest(self) -> int:
+        """Stored tokens of the member that has the most; kept up once asked for."""
+        if self._high is None:
+            self._high = -self._rankings()[1].offset()
+        return self._high + self.step
+
+    def _rankings(self) -> tuple[_Lowest, _Lowest]:
         if self._extremes is None:
             self._extremes = _Lowest(self, 1), _Lowest(self, -1)
             for request in (request for bucket in self._finishing.values() for request in bucket):
                 self._rank(request)
-        shortest, longest = self._extremes
-        return shortest.offset() + self.step, self.step - longest.offset()
+        return self._extremes
 
     def _rank(self, request: Request) -> None:
         for ranking in self._extremes or ():
@@ -102,6 +115,10 @@ class Cohort:
         request._cohort = self
         if self._extremes is not None:
             self._rank(request)
+            if self._low is not None and offset < self._low:
+                self._low = offset
+            if self._high is not None and offset > self._high:
+                self._high = offset
 
     def leave(self, request: Request) -> None:
         """Let a request go before its end (preempted, paused, moved), with what it has reached."""
@@ -127,6 +144,10 @@ class Cohort:
     def _release(self, request: Request) -> None:
         blocks, done = request.blocks, self.step - request._joined
         offset = request._computed - request._joined
+        if offset == self._low:
+            self._low = None
+        if offset == self._high:
+            self._high = None
         self.size -= 1
         self._context_base -= offset
         if not request._reserved:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from simloop.serving.worker import Worker
+from typing import Generic, Protocol, TypeVar
 
 __all__ = ["LoadIndex"]
 
 
-class LoadIndex:
+class _Loaded(Protocol):
+    index: int
+
+    @property
+    def load(self) -> int: ...
+
+
+W = TypeVar("W", bound=_Loaded)
+
+
+class LoadIndex(Generic[W]):
     """Workers by the number of requests they hold, the first of equals first.
 
     A heap of ``(load, index)``: a worker whose load changes gets a new entry; old ones are dropped when they surface.
     """
 
-    def __init__(self, workers: Sequence[Worker]) -> None:
+    def __init__(self, workers: Sequence[W]) -> None:
         self._workers = {worker.index: worker for worker in workers}
         self._heap: list[tuple[int, int]] = []
         self._rebuild()
@@ -27,13 +34,13 @@ class LoadIndex:
         self._heap = [(worker.load, worker.index) for worker in self._workers.values()]
         heapify(self._heap)
 
-    def changed(self, worker: Worker) -> None:
+    def changed(self, worker: W) -> None:
         """Note that a worker holds more or fewer requests than before."""
         heappush(self._heap, (worker.load, worker.index))
         if len(self._heap) > 8 * len(self._workers) + 64:
             self._rebuild()
 
-    def least(self) -> Worker:
+    def least(self) -> W:
         """Return the worker that holds the fewest requests; of equals, the first."""
         heap, workers = self._heap, self._workers
         while True:

@@ -29,9 +29,13 @@ class Lockstep:
         waves: Stretches of iterations without a pause.
         dummies: Iterations that a rank spent on a dummy batch, of all ranks together.
         padding: Tokens that were computed only because another rank had more.
+        dispatch_bytes: What a rank gets from the others before the experts, for each token that a rank has.
+        combine_bytes: The same after them.
     """
 
     ranks: Sequence[Worker]
+    dispatch_bytes: int = 0
+    combine_bytes: int = 0
     waves: int = 0
     dummies: int = 0
     padding: int = 0
@@ -69,6 +73,7 @@ class Lockstep:
         working = [bool(batch) for batch in batches]
         self.dummies += working.count(False)
         self.padding += sum(most - batch.num_tokens for batch in batches)
+        tokens = [batch.num_tokens for batch in batches]
         durations = []
         for rank, batch in zip(self.ranks, batches, strict=True):
             rank.executing = True
@@ -76,10 +81,17 @@ class Lockstep:
             durations.append(rank.timing.iteration_ns(batch) + rank.warm_up_ns)
             rank.warm_up_ns = 0
         longest, walk = max(durations), self.ranks[0].walk
+        end_ns = start_ns + longest
+        for rank in self.ranks:
+            rank.begin_departures(start_ns, end_ns)
         if walk is None:
-            await sleep_until_ns(start_ns + longest)
+            await sleep_until_ns(end_ns)
         else:
             await walk.run(batches, batches[durations.index(longest)], longest)
+        for rank, batch in zip(self.ranks, batches, strict=True):
+            if rank.incoming:
+                await rank.wait_for_layers(batch, start_ns, end_ns)
+        self._record(start_ns, tokens, most)
         for rank in self.ranks:
             rank.executing = False
         for rank, batch, worked in zip(self.ranks, batches, working, strict=True):
@@ -89,3 +101,11 @@ class Lockstep:
                 rank.stand_down()
         for rank in self.ranks:
             await rank.news.tell()
+
+    def _record(self, start_ns: int, tokens: Sequence[int], most: int) -> None:
+        end_ns, first = now_ns(), self.ranks[0].index
+        dispatched, combined = most * self.dispatch_bytes, most * self.combine_bytes
+        for rank, own in zip(self.ranks, tokens, strict=True):
+            rank.records.lockstep(
+                first, rank.index, self.waves, start_ns, end_ns, own, most - own, dispatched, combined
+            )

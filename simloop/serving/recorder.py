@@ -34,3 +34,17 @@ class Recorder(Protocol):
         iterations: int,
     ) -> None:
         """Note the state of a worker at one time."""
+
+    def lockstep(
+        self,
+        engine: int,
+        worker_index: int,
+        wave: int,
+        start_ns: int,
+        end_ns: int,
+        tokens: int,
+        padding: int,
+        dispatched_bytes: int,
+        combined_bytes: int,
+    ) -> None:
+        """Note what one of several ranks that iterate together did in one iteration."""

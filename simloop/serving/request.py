@@ -13,6 +13,7 @@ from simloop.errors import InputError
 if TYPE_CHECKING:
     from simloop.serving.batch import Batch
     from simloop.serving.cohort import Cohort
+    from simloop.serving.kv_transfer import Departure
     from simloop.serving.worker import Worker
 
 __all__ = ["Phase", "Request", "Status", "urgency"]
@@ -57,7 +58,7 @@ class Request:
         hash_block_size: Tokens that one of them stands for.
         phase: Where it is now.
         worker: The worker it was last given to; where its KV blocks are.
-        kv_at: The worker that its keys and values have been sent to, if they have.
+        kv_at: The worker that its keys and values are sent to, once they are on their way.
         scheduled_ns: When a worker first admitted it; -1 before.
         first_token_ns: When its first token was there; -1 before.
         finish_ns: When it ended; -1 before.
@@ -95,6 +96,7 @@ class Request:
     _segment_ns: int = -1
     _batch: Batch | None = None
     _rank: int = 0
+    _departure: Departure | None = None
     _keys: tuple[Hashable, ...] | None = None
     _keys_of: int = 0
 

@@ -40,9 +40,10 @@ class StageTiming(Protocol):
 
 @attrs.frozen
 class _Flight:
-    """A micro-batch under way: what it is, and how long each stage works on it and hands it over."""
+    """A micro-batch under way: what it is, when it started, and how long each stage works on it and hands it over."""
 
     batch: Batch
+    start_ns: int
     work_ns: list[int]
     send_ns: list[int]
 
@@ -110,11 +111,17 @@ class Stages:
             self._since_ns = now_ns()
         self.in_flight += 1
         batch.store()
-        await self._channels[0].put(_Flight(batch, work, [self.timing.send_ns(batch, stage) for stage in stages]))
+        sends = [self.timing.send_ns(batch, stage) for stage in stages]
+        if self.worker.departing:  # as if no other micro-batch were in the way
+            self.worker.begin_departures(now_ns(), now_ns() + sum(work) + sum(sends))
+        await self._channels[0].put(_Flight(batch, now_ns(), work, sends))
 
     async def _book_oldest(self) -> Cohort:
         """Wait for the oldest micro-batch, book it, and return the cohort whose place is free again."""
-        worker, batch = self.worker, (await self._channels[-1].get()).batch
+        worker, flight = self.worker, await self._channels[-1].get()
+        batch = flight.batch
+        if worker.incoming:
+            await worker.wait_for_layers(batch, flight.start_ns, now_ns())
         self.in_flight -= 1
         worker.decoding = batch.cohort
         worker.commit(batch, self._since_ns)

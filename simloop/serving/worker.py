@@ -19,6 +19,7 @@ from simloop.serving.cohort import Cohort
 from simloop.serving.engine import Engine
 from simloop.serving.hooks import Hooks
 from simloop.serving.kv import KVBlocks
+from simloop.serving.kv_transfer import Departure, Preload, layers_done_ns
 from simloop.serving.news import News
 from simloop.serving.policy import where_raised
 from simloop.serving.recorder import Recorder
@@ -27,6 +28,7 @@ from simloop.serving.swap import SwapSpace, drop, swap_in, swap_out
 from simloop.serving.walk import Walk
 
 if TYPE_CHECKING:
+    from simloop.network import Stream
     from simloop.serving.loads import LoadIndex
     from simloop.serving.stages import Stages
 
@@ -65,6 +67,10 @@ class Worker:
         leaving: Requests that were handed back and whose KV blocks are still here.
         swapped: Requests whose keys and values wait in host memory, in the order in which they were swapped out.
         swap: The host memory that they wait in; None where the device's card states no link to the host.
+        departing: Requests that were handed back and leave after the iteration that is being scheduled.
+        coming: Requests whose keys and values are on their way here.
+        incoming: Requests that were given to this worker although not all of their layers have arrived.
+        preload: How many requests may be sent here at once; None is any number.
         admissions: How often a request was admitted.
         iterations: Iterations done.
         generated: Output tokens made.
@@ -110,6 +116,10 @@ class Worker:
     leaving: dict[Request, None] = attrs.Factory(dict)
     swapped: dict[Request, None] = attrs.Factory(dict)
     swap: SwapSpace | None = None
+    departing: list[Departure] = attrs.Factory(list)
+    coming: dict[Request, None] = attrs.Factory(dict)
+    incoming: dict[Request, Stream] = attrs.Factory(dict)
+    preload: Preload | None = None
     decoding: Cohort = attrs.field(init=False)
     cohorts: list[Cohort] = attrs.field(init=False)
     max_model_len: int = attrs.field(init=False)
@@ -119,7 +129,7 @@ class Worker:
     prefilled: int = 0
     preemptions: int = 0
     busy_ns: int = 0
-    loads: tuple[LoadIndex, ...] = ()
+    loads: tuple[LoadIndex[Worker], ...] = ()
     stages: Stages | None = None
     wake: Event = attrs.field(init=False)
     busy: bool = False
@@ -150,10 +160,15 @@ class Worker:
                 continue
             start_ns = now_ns()
             self.executing = True
+            end_ns = start_ns + self.timing.iteration_ns(batch) + self.warm_up_ns
+            if self.departing:
+                self.begin_departures(start_ns, end_ns)
             if self.walk is None:
-                await sleep_until_ns(start_ns + self.timing.iteration_ns(batch) + self.warm_up_ns)
+                await sleep_until_ns(end_ns)
             else:
-                await self.walk.run([batch], batch, self.timing.iteration_ns(batch) + self.warm_up_ns)
+                await self.walk.run([batch], batch, end_ns - start_ns)
+            if self.incoming:
+                await self.wait_for_layers(batch, start_ns, end_ns)
             self.executing = False
             self.warm_up_ns = 0
             self.commit(batch, start_ns)
@@ -202,6 +217,22 @@ class Worker:
             f"scheduling policy {self.policy_name} raised {raised}{where_raised(error)} "
             f"(t = {now_ns() / 1e9:.9f} s, {self.describe()})"
         )
+
+    def begin_departures(self, start_ns: int, end_ns: int) -> None:
+        """Tell those who send KV while it is made when the iteration is done that starts now."""
+        for departure in self.departing:
+            departure.span_ns = start_ns, end_ns
+            departure.begun.set()
+        self.departing.clear()
+
+    async def wait_for_layers(self, batch: Batch, start_ns: int, end_ns: int) -> None:
+        """Prolong an iteration that needs keys and values which were still on their way when it started."""
+        streams = [self.incoming.pop(request) for request, _ in batch.prefills if request in self.incoming]
+        if not streams:
+            return
+        for stream in streams:
+            await stream.arrived()
+        await sleep_until_ns(layers_done_ns((stream.arrival_ns for stream in streams), start_ns, end_ns))
 
     def stand_down(self) -> None:
         """Let go of what a busy worker is protected from: there is no iteration after all, or it is over."""
@@ -269,6 +300,8 @@ class Worker:
             request._joined = cohort.step
             self._close_segment(request, cohort)
             self._end(request, Status.FINISHED, end_ns)
+        elif request._departure is not None:
+            self._depart(request, cohort, request._departure)
         else:
             self._join(request, cohort)
 
@@ -277,6 +310,17 @@ class Worker:
         request.phase = Phase.DECODING
         if request.listeners is not None:
             self.news.listened[request] = None
+
+    def _depart(self, request: Request, cohort: Cohort, departure: Departure) -> None:
+        """Let a request go that was handed back before its iteration."""
+        request._joined = cohort.step
+        self._close_segment(request, cohort)
+        del self.running[request]
+        self.leaving[request] = None
+        request.phase = Phase.ROUTING
+        for index in self.loads:
+            index.changed(self)
+        departure.over.set()
 
     def _leave(self, request: Request) -> None:
         cohort = request._cohort or self.decoding
@@ -294,6 +338,8 @@ class Worker:
             self.leaving.pop(request, None)
             self.news.listened.pop(request, None)
             self._free_blocks(request)
+        if self.preload is not None or self.incoming:
+            self.forget_kv(request)
         request.status = status
         request.reason = reason
         request.phase = Phase.DONE
@@ -308,9 +354,9 @@ class Worker:
 
     @property
     def load(self) -> int:
-        """Requests it holds: waiting, running and swapped out."""
+        """Requests it holds: waiting, running and swapped out, and those whose keys and values are on their way."""
         waiting = len(self.waiting) + len(self.inbox) + len(self.arriving)
-        return waiting + len(self.running) + len(self.swapped)
+        return waiting + len(self.running) + len(self.swapped) + len(self.coming)
 
     def refusal(self, request: Request) -> str | None:
         """Return why the request can never be served here, or None if it can."""
@@ -325,6 +371,7 @@ class Worker:
         """Put a request at the end of the queue, or on its way there."""
         request.worker = self
         request.phase = Phase.WAITING
+        self.coming.pop(request, None)
         if self.request_ns:
             self.arriving.append(request)
             asyncio.get_running_loop().call_later(self.request_ns / 1e9, self._arrive, request)
@@ -402,6 +449,8 @@ class Worker:
         self.prefilling[request] = None
         if request.scheduled_ns < 0:
             request.scheduled_ns = now_ns()
+        if self.preload is not None:
+            self.preload.admitted(request)
         self.news.add("resumed" if request._preempted else "admitted", request)
         request._preempted = False
 
@@ -413,6 +462,7 @@ class Worker:
         """
         self._stop(request, "preempted")
         self._free_blocks(request)
+        self.incoming.pop(request, None)
         request._computed = 0
         request._reserved = False
         request.phase = Phase.WAITING
@@ -479,16 +529,50 @@ class Worker:
         Its KV blocks stay here until it is placed. On another worker it goes on where it was if its keys and values
         have been sent there (:meth:`Cluster.send_kv`); otherwise they are computed again.
 
+        One of ``batch.completing`` is routed at once, so that its keys and values may leave while they are made; it
+        leaves when the iteration is over. One that is to be aborted stays.
+
         Raises:
-            PolicyError: It does not run here.
+            PolicyError: It does not run here, or the batch does not read all of its prompt, or ends it.
         """
-        self._stop(request, "handed back")
-        request.phase = Phase.ROUTING
-        self.leaving[request] = None
-        for index in self.loads:
-            index.changed(self)
+        if any(request is aborted for aborted, _ in self._aborted):
+            return
+        if request._batch is not None:
+            self._check_between("handed back")
+            self._hand_back_after(request, request._batch)
+        else:
+            self._stop(request, "handed back")
+            request.phase = Phase.ROUTING
+            self.leaving[request] = None
+            for index in self.loads:
+                index.changed(self)
+        self.forget_kv(request)
         if self.on_hand_back is not None:
             self.on_hand_back(request)
+
+    def _hand_back_after(self, request: Request, batch: Batch) -> None:
+        if request not in batch.completing or request._departure is not None:
+            raise PolicyError(
+                f"{request!r} was handed back on {self.name}, and the batch does not read all of its prompt, or ends it"
+            )
+        departure = Departure(request.computed + request.to_prefill, request.computed)
+        request._departure = departure
+        self.departing.append(departure)
+
+    def forget_kv(self, request: Request) -> None:
+        """Give a request's place in the preload buffer to the next one: it is not needed any more."""
+        self.incoming.pop(request, None)
+        if self.coming.pop(request, 0) is None:
+            for index in self.loads:
+                index.changed(self)
+        if self.preload is not None:
+            self.preload.release(request)
+
+    def expect(self, request: Request) -> None:
+        """Count a request whose keys and values are sent here."""
+        self.coming[request] = None
+        for index in self.loads:
+            index.changed(self)
 
     def let_go(self, request: Request) -> None:
         """Free the KV blocks of a request that was handed back; what it had computed is lost unless it was sent."""

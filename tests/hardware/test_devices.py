@@ -15,7 +15,10 @@ from simloop.content import find_content
 from simloop.errors import InputError
 from simloop.hardware import ENTRY_POINT_GROUP, Device, device_names, load_device
 
+ASSUMED = ["a100-quarter-flops-80gb", "gddr6-aim-32gb"]  # no such thing was measured
+
 BUNDLED = [
+    *ASSUMED,
     "a10-24gb",
     "a100-pcie-80gb",
     "a100-sxm-40gb",
@@ -68,7 +71,7 @@ def test_every_number_has_a_source(name: str) -> None:
     assert all(len(source) > 4 for source in device.sources.values())
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", sorted(set(BUNDLED) - set(ASSUMED)))
 def test_calibration_states_its_error_or_that_it_was_carried_over(name: str) -> None:
     calibration = load_device(name).calibration
     fits: list[Any] = [calibration.gemm, calibration.prefill_attention, calibration.decode_attention]
@@ -79,7 +82,7 @@ def test_calibration_states_its_error_or_that_it_was_carried_over(name: str) -> 
         assert measured != fit.source.startswith("carried over from ")
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", sorted(set(BUNDLED) - set(ASSUMED)))
 def test_links_state_their_error_or_that_they_were_carried_over(name: str) -> None:
     links = load_device(name).links()
     for fits in (links.all_reduce, links.all_gather, links.reduce_scatter, links.all_to_all):
@@ -87,6 +90,40 @@ def test_links_state_their_error_or_that_they_were_carried_over(name: str) -> No
         for fit in fits:
             measured = fit.median_error is not None and fit.p90_error is not None
             assert measured != links.source.startswith("carried over from ")
+
+
+@pytest.mark.parametrize("name", ASSUMED)
+def test_what_is_assumed_says_so(name: str) -> None:
+    device = load_device(name)
+    calibration = device.calibration
+    fits = [calibration.gemm, calibration.prefill_attention, calibration.decode_attention, calibration.elementwise]
+    assert device.sources["peak_tflops"].startswith("assumed") or all(f.source.startswith("assumed") for f in fits)
+
+
+def test_a_card_on_top_of_another(tmp_path: Path) -> None:
+    a100, quarter = load_device("a100-sxm-80gb"), load_device("a100-quarter-flops-80gb")
+    assert {key: value / 4 for key, value in a100.peak_tflops.items()} == quarter.peak_tflops
+    assert (quarter.calibration, quarter.interconnect) == (a100.calibration, a100.interconnect)
+    assert quarter.sources["tdp_w"] == a100.sources["tdp_w"]
+    (tmp_path / "small.toml").write_text('base = "l4-24gb"\nname = "small"\nmemory_gib = 12\n')
+    (tmp_path / "smaller.toml").write_text(
+        'base = "small.toml"\nname = "smaller"\n[calibration.launch]\nkernel_us = 1\n'
+    )
+    smaller = load_device(str(tmp_path / "smaller.toml"))
+    assert (smaller.name, smaller.memory_gib, smaller.calibration.launch.kernel_us) == ("smaller", 12, 1)
+    assert smaller.calibration.gemm == load_device("l4-24gb").calibration.gemm
+    for text, message in (
+        ('base = "l4-24g"', r"base: found 'l4-24g', expected a bundled device .*; did you mean 'l4-24gb'\?"),
+        ("base = 4", "base: found 4, expected a bundled device"),
+        ('base = "nothing.toml"', "nothing.toml: cannot be read"),
+        ('base = "card.toml"', "the card is its own base, over card.toml"),
+        ('base = "l4-24gb"\nmemory_gb = 4', r"unknown key 'memory_gb'; did you mean 'memory_gib'\?"),
+        ('base = "l4-24gb"\nmemory_gib = "x"', "memory_gib: Expected `float`, got `str`, found 'x'"),
+    ):
+        card = tmp_path / "card.toml"
+        card.write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_device(str(card))
 
 
 @pytest.mark.parametrize("name", BUNDLED)

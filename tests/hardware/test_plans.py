@@ -198,7 +198,7 @@ def test_a_plan_needs_links() -> None:
 def test_skewed_routing_costs_time_where_experts_are_on_ranks() -> None:
     model, device, shape = load_model("qwen3-30b-a3b"), load_device("h100-sxm-80gb"), Shape.prefill(4096)
     plan = Plan(tensor_parallel=4, expert_parallel=True)
-    skewed = Recorded(tuple(1.0 / (place + 1) for place in range(128)))
+    skewed = Recorded((tuple(1.0 / (place + 1) for place in range(128)),))
     even, drawn, recorded = (
         Roofline(model, device, plan=plan, routing=routing).iteration_ns(shape)
         for routing in (Balanced(), RandomRouting(3), skewed)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from simloop.errors import InputError, SimulationError
 from simloop.hardware import Shape
-from simloop.hardware.profile import DomainWarning, MeasuredTime, ProfileTiming, RingLink, load_bundle
+from simloop.hardware.profile import DomainWarning, MeasuredTime, Overheads, ProfileTiming, RingLink, load_bundle
 from simloop.hardware.profile.moe import expert_load
-from simloop.model import Balanced, Experts, load_model
+from simloop.model import Balanced, Experts, Recorded, load_model
 from tests.hardware.profile_reference import Reference, rows
 from tests.hardware.profile_tables import BINS, write_bundle, write_csv
 
@@ -63,6 +63,40 @@ def test_against_the_slow_reference(
     for decodes, chunks in sequence:
         expected = reference.iteration_ns(decodes + chunks)
         assert abs(timing.iteration_ns(shape(decodes + chunks, decodes=len(decodes))) - expected) <= LAYERS
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 130), st.integers(0, 200), st.integers(0, 12), st.integers(0, 400))
+def test_attention_is_linear_in_everything(
+    reference: Reference, timing: ProfileTiming, chunk: int, history: int, decodes: int, context: int
+) -> None:
+    """On, between and beyond the measured points, and where the table has holes."""
+    grid = timing.bundle.attention
+    assert grid.at(chunk, history, decodes, context) == pytest.approx(
+        reference.lookup(chunk, history, decodes, context)
+    )
+    assert grid.prompt(chunk, history) == pytest.approx(reference.lookup(chunk, history, 0, 0))
+    assert grid.at(chunk, history, 0, 0) == grid.prompt(chunk, history)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(2, 30), st.integers(0, 30)), min_size=2, max_size=3), st.lists(contexts, max_size=3)
+)
+def test_prompts_by_themselves(
+    reference: Reference, timing: ProfileTiming, chunks: list[tuple[int, int]], decodes: list[int]
+) -> None:
+    """The sum of the prompts, and what the decodes add to one chunk of all their tokens."""
+    split = ProfileTiming(timing.bundle, MODEL, overheads=Overheads(attention_per_prompt=True))
+    asked = Shape.mixed(chunks, [context + 1 for context in decodes])
+    new, cached = sum(new for new, _ in chunks), sum(cached for _, cached in chunks)
+    expected = sum(reference.lookup(*chunk, 0, 0) for chunk in chunks)
+    if decodes:
+        mean = sum(decodes) // len(decodes)
+        expected += reference.lookup(new, cached, len(decodes), mean) - reference.lookup(new, cached, 0, 0)
+    (line,) = [line for line in split.explain(asked) if line.operator == "attention"]
+    assert line.ns == pytest.approx(LAYERS * max(1, int(expected)), abs=LAYERS)
+    assert sum(line.ns for line in split.explain(asked)) == split.iteration_ns(asked)
 
 
 @settings(max_examples=100, deadline=None)
@@ -158,11 +192,56 @@ def test_experts_are_looked_up_by_tokens_and_activated_experts(tmp_path: Path) -
     assert line.ns == 48 * 54_000  # 3 tokens have an expert here, of which 6 are activated: fewer than any measured
 
 
-def test_activated_experts() -> None:
+def test_ranks_in_step_share_experts_and_exchange_tokens(tmp_path: Path) -> None:
+    folder, model = write_bundle(tmp_path / "b"), load_model("qwen3-30b-a3b")
+    rows = [(tokens, active, tokens + 10.0 * active) for tokens in (1, 64, 256) for active in (16, 64, 128)]
+    write_csv(folder / "tp1" / "moe.csv", "tokens,activated_experts,time_us", rows)
+    link = RingLink(bandwidth_gib_s=16, latency_us=20, memory_bandwidth_gb_s=1000, fixed_ns=0)
+    alone = ProfileTiming(folder, model)
+    shared = ProfileTiming(folder, model, dp=2, ep=2, all_reduce=link)
+    padded = Shape(100, 3, (), 3, 3 * 70, 70, 70)  # three decodes, beside a rank that has 100 tokens
+    lines = {line.operator: line for line in shared.explain(padded)}
+    before = {line.operator: line.ns for line in alone.explain(padded)}
+    assert sum(line.ns for line in lines.values()) == shared.iteration_ns(padded)
+    assert lines["qkv_proj"].ns == before["qkv_proj"]  # at 100 tokens
+    own = {line.operator: line.ns for line in alone.explain(Shape.decode(3, 70))}
+    assert [lines[name].ns for name in ("attention", "lm_head")] == [own["attention"], own["lm_head"]]  # at 3
+    both = expert_load(load_experts(), 200, 2, None)
+    assert lines["experts"].ns == 48 * 1000 * (both[0] + 10 * both[1])
+    hop = 20_000 + 100 * 2 * (2048 + 128) / (16 * 2**30 / 1e9)  # what the other rank has
+    assert lines["dispatch"].ns == 48 * int(hop)
+    share = 100 * 2 * 2048
+    assert lines["combine"].ns == 48 * int(20_000 + share / (16 * 2**30 / 1e9) + 3 * share / 1000)
+    dummy = shared.iteration_ns(Shape(100, 0, (), 0, 0))  # the rank has nothing: no attention, no logits
+    assert dummy == shared.iteration_ns(padded) - own["attention"] - own["lm_head"] - own["sampler"]
+    with pytest.raises(InputError, match="dp 2 needs all_reduce: what its ranks exchange"):
+        ProfileTiming(folder, model, dp=2, ep=2)
+    with pytest.raises(InputError, match="has whole experts only: dp 2 takes enable_expert_parallel"):
+        ProfileTiming(folder, model, dp=2, all_reduce=link)
+
+
+def load_experts() -> Experts:
     (experts,) = {op for op, _ in load_model("qwen3-30b-a3b").operators() if isinstance(op, Experts)}
+    return experts
+
+
+@given(st.integers(1, 10**9), st.integers(2, 16))
+def test_the_halves_of_an_all_reduce(num_bytes: int, ranks: int) -> None:
+    link = RingLink(bandwidth_gib_s=16, latency_us=20, memory_bandwidth_gb_s=1597, fixed_ns=0)
+    halves = link.all_gather_ns(num_bytes, ranks) + link.reduce_scatter_ns(num_bytes, ranks)
+    assert halves == pytest.approx(link.all_reduce_ns(num_bytes, ranks), abs=2)
+
+
+def test_activated_experts() -> None:
+    experts = load_experts()
     assert expert_load(experts, 100, 2, None) == (100, 64)
     assert expert_load(experts, 3, 2, None) == (3, 12)
     assert expert_load(experts, 3, 1, Balanced()) == (3, round(128 * (1 - (1 - 8 / 128) ** 3)))
+    assert expert_load(experts, 100, 4, Balanced())[0] == expert_load(experts, 100, 4, None)[0]
+    few = Recorded(((1.0,) * 10 + (0.0,) * 118,))
+    assert expert_load(experts, 100, 2, few) == (100, 10)  # all of them on the first rank
+    halves = Recorded(((3.0,) * 64 + (1.0,) * 64,))
+    assert expert_load(experts, 100, 4, halves)[0] == round(100 * (1 - (1 - 3 / 8) ** 8))
 
 
 BAD = [
@@ -193,6 +272,15 @@ def test_bad_times(tmp_path: Path, cell: str) -> None:
     write_csv(folder / "tp1" / "dense.csv", "layer,tokens,time_us", [("o_proj", 1, cell)])
     with pytest.raises(InputError, match="line 2: time_us: expected a time above zero, found"):
         load_bundle(folder)
+
+
+def test_a_folder_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b")
+    before = load_bundle(folder)
+    assert load_bundle(folder) is before
+    file = folder / "tp1" / "dense.csv"
+    file.write_text(file.read_text().replace("embedding,1,", "embedding,1,1"))
+    assert load_bundle(folder).dense["embedding"].values[0] > before.dense["embedding"].values[0]
 
 
 def test_bad_folders(tmp_path: Path) -> None:

@@ -145,3 +145,37 @@ def test_littles_law_sees_a_queue_that_is_not_in_the_times() -> None:
 
 def test_littles_law_of_nothing() -> None:
     assert littles_law(Run([], [], [[]]).result()).relative_error == 0.0
+
+
+ROWS: list[tuple[int, ...]] = [
+    (0, 0, 1, 0, 10, 5, 2),
+    (0, 1, 1, 0, 10, 7, 0),
+    (0, 0, 2, 12, 20, 0, 3),
+    (0, 1, 2, 12, 20, 3, 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("place", "row", "law"),
+    [
+        (0, (0, 0, 1, 1, 10, 5, 2), "do not iterate together"),
+        (1, (0, 1, 2, 0, 10, 7, 0), "do not iterate together"),
+        (0, (0, 0, 1, 0, 10, 5, 1), "are not padded to the one that has the most tokens"),
+        (3, (0, 1, 2, 12, 20, 2, 1), "are not padded to the one that has the most tokens"),
+    ],
+)
+def test_ranks_that_share_experts_keep_step(place: int, row: tuple[int, ...], law: str) -> None:
+    """Rows are engine, worker, wave, start, end, tokens, padding."""
+
+    def check(rows: list[tuple[int, ...]]) -> list[str]:
+        result = lawful().result()
+        for engine, worker, wave, start, end, tokens, padding in rows:
+            result.records.lockstep(engine, worker, wave, start, end, tokens, padding, 0, 0)
+        name = f"the ranks of {result.worker_names[0]}"
+        assert all(line.startswith(name) for line in check_conservation(result))
+        return [line.removeprefix(name).strip(": ") for line in check_conservation(result)]
+
+    assert check(ROWS) == []
+    assert check([*ROWS[:place], row, *ROWS[place + 1 :]]) == [law]
+    assert check([*ROWS, ROWS[0]]) == ["one of them has more iterations than another"]
+    assert check([*ROWS[2:], *ROWS[:2]]) == ["start an iteration before the last one is over"]

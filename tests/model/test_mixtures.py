@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_expected_experts_equal_brute_force(experts: int, top_k: int, tokens: in
     layer = Experts("experts", 64, 64, experts, top_k)
     expected = brute_force_distinct(experts, top_k, tokens)
     assert Balanced().load(layer, tokens).active == pytest.approx(expected, rel=0.03)
-    assert Recorded((1.0,) * experts).load(layer, tokens).active == pytest.approx(expected, rel=0.03)
+    assert Recorded(((1.0,) * experts,)).load(layer, tokens).active == pytest.approx(expected, rel=0.03)
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,7 +87,7 @@ def test_the_busiest_rank_has_at_least_its_share(kind: tuple[int, int], ranks: i
     layer = Experts("experts", 64, 64, *kind, local=kind[0] // ranks)
     fair = Balanced().load(layer, tokens)
     shares = tuple(1.0 + (number * 7919 + seed) % 5 for number in range(kind[0]))
-    for routing in (RandomRouting(seed), Recorded(shares)):
+    for routing in (RandomRouting(seed), Recorded((shares,)), Recorded((shares, shares[::-1]))):
         load = routing.load(layer, tokens)
         assert load == routing.load(layer, tokens)
         assert load.pairs >= fair.pairs * (1 - 1e-9)
@@ -98,30 +99,100 @@ def test_the_busiest_rank_has_at_least_its_share(kind: tuple[int, int], ranks: i
 
 def test_a_favourite_is_in_the_choice_of_every_token() -> None:
     layer = Experts("experts", 64, 64, 4, 2, local=2)
-    load = Recorded((100.0, 1.0, 1.0, 1.0)).load(layer, 30)
+    load = Recorded(((100.0, 1.0, 1.0, 1.0),)).load(layer, 30)
     assert load.pairs == pytest.approx(30 * (1 + 1 / 3))
-    assert Recorded((1.0, 0.0, 0.0, 0.0)).load(layer, 30) == pytest.approx((30, 1))
+    assert Recorded(((1.0, 0.0, 0.0, 0.0),)).load(layer, 30) == pytest.approx((30, 1))
 
 
-def test_recorded_routing_is_read_from_a_list(tmp_path: Path) -> None:
-    file = tmp_path / "experts.json"
-    file.write_text("[3, 1, 0, 4]")
-    recorded = Recorded.read(file)
-    assert recorded.shares == (3, 1, 0, 4)
+LAYER = Experts("experts", 64, 64, 4, 2)
+RECORDS: dict[str, tuple[str, list[tuple[float, ...]]]] = {
+    "alike.json": ("[3, 1, 0, 4]", [(3, 1, 0, 4)]),
+    "layers.json": ("[[3, 1, 0, 4], [1, 1, 1, 1]]", [(3, 1, 0, 4), (1, 1, 1, 1)]),
+    "tokens.jsonl": ('{"experts": [3, 0]}\n{"experts": [3, 1]}\n', [(1, 1, 0, 2)]),
+    "by_layer.jsonl": (
+        '{"layer": 7, "experts": [1, 2]}\n\n{"layer": 3, "counts": [9, 0, 4, 1]}\n{"layer": 7, "experts": [2, 3]}',
+        [(9, 0, 4, 1), (0, 1, 2, 1)],
+    ),
+    "counts.csv": ("layer,expert,count\n0,3,5\n1,0,2.5\n0,1,1\n0,3,1\n", [(0, 1, 0, 6), (2.5, 0, 0, 0)]),
+    "choices.csv": ("expert\n3\n0\n3\n2\n", [(1, 0, 1, 2)]),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", RECORDS)
+def test_recorded_routing_is_read(name: str, packed: bool, tmp_path: Path) -> None:
+    text, layers = RECORDS[name]
+    file = tmp_path / (f"{name}.gz" if packed else name)
+    file.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    recorded = Recorded.read(file, LAYER, 2)
+    assert recorded.layers == tuple(layers)
     with pytest.raises(InputError, match="recorded routing is of 4 experts, the model has 8"):
         recorded.load(Experts("experts", 64, 64, 8, 2), 1)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{}", "expected a JSON list"), ("[]", "not all of them 0"), ("[-1, 2]", "at least 0")]
+    ("name", "text", "message"),
+    [
+        ("a.json", "{}", "expected a JSON list with a number for each expert"),
+        ("a.json", "[1, 2", "expected a JSON list"),
+        ("a.json", "[]", "found 0 numbers, the model has 4 experts"),
+        ("a.json", "[[1, 1, 1, 1], [0, 0, 0, 0]]", "no expert was chosen in layer 1"),
+        ("a.json", "[[1, 1, 1, 1], [1, 1, 1]]", "[1]: found 3 numbers, the model has 4 experts"),
+        ("a.json", "[-1, 2, 0, 0]", "found count -1.0, expected a number of at least 0"),
+        ("a.json", "[[1, 1, 1, 1]]", "has 1 layers, the model has 2 with experts"),
+        ("a.jsonl", "", "no expert was chosen"),
+        ("a.jsonl", '{"experts": [0, 1]}\n{"experts": [0, 4]}', "line 2: found expert 4, the model has 0 to 3"),
+        ("a.jsonl", '{"experts": [0, 0]}', "line 1: expected the 2 different experts of one token, found 1"),
+        ("a.jsonl", '{"expert": [0, 1]}', "line 1: Object contains unknown field `expert`"),
+        ("a.jsonl", '{"layer": 1}', "line 1: expected either 'experts' or 'counts'"),
+        ("a.jsonl", '{"experts": [0, 1]}\n{"layer": 0, "experts": [0, 1]}', "line 2: expected a layer everywhere"),
+        ("a.csv", "layer,exprt\n", "line 1: unknown column 'exprt'; did you mean 'expert'?"),
+        ("a.csv", "layer,count\n", "line 1: no column 'expert'"),
+        ("a.csv", "expert,count\n0,1\n1,nan\n", "line 3: found count nan, expected a number of at least 0"),
+        ("a.csv", "expert,count\n0,1\n1\n", "line 3: has 1 cells, the header has 2"),
+        ("a.csv", "expert,count\n0,x\n", "line 2: expected numbers, found '0, x'"),
+        ("a.csv", "layer,expert\n-1,0\n", "line 2: found layer -1, expected a number of at least 0"),
+        ("a.txt", "", "expected a .json, .jsonl or .csv file of recorded routing"),
+    ],
 )
-def test_routing_that_cannot_be_read(text: str, message: str, tmp_path: Path) -> None:
-    file = tmp_path / "experts.json"
+def test_routing_that_cannot_be_read(name: str, text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / name
     file.write_text(text)
-    with pytest.raises(InputError, match=message):
-        Recorded.read(file)
+    with pytest.raises(InputError) as caught:
+        Recorded.read(file, LAYER, 2)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert message in str(caught.value)
     with pytest.raises(InputError, match="cannot be read"):
-        Recorded.read(tmp_path / "nothing.json")
+        Recorded.read(tmp_path / "nothing.json", LAYER, 2)
+
+
+def test_layers_that_differ_count_with_their_mean() -> None:
+    shares = (8.0, 1.0, 1.0, 1.0), (1.0, 1.0, 1.0, 1.0)
+    layer = Experts("experts", 64, 64, 4, 1, local=2)
+    one, other = (Recorded((mine,)).load(layer, 9) for mine in shares)
+    both = Recorded(shares).load(layer, 9)
+    assert both == pytest.approx([(a + b) / 2 for a, b in zip(one, other, strict=True)])
+    assert one.pairs == pytest.approx(9 * 9 / 11)  # the rank with the favourite
+    assert other.active == pytest.approx(2 * (1 - 0.75**9))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.floats(0.01, 9), min_size=6, max_size=6), min_size=1, max_size=3),
+    st.integers(1, 300),
+    st.sampled_from([1, 2, 3]),
+)
+def test_recorded_loads_against_a_loop(shares: list[list[float]], tokens: int, local: int) -> None:
+    loads, tied = [], False
+    for mine in shares:
+        share = [number / sum(mine) for number in mine]  # one expert a token: no chance is above 1
+        ranks = [share[first : first + local] for first in range(0, 6, local)]
+        by_rank = sorted((tokens * sum(rank), sum(1 - (1 - p) ** tokens for p in rank)) for rank in ranks)
+        tied = tied or by_rank[-1][0] - by_rank[-2][0] < 1e-6
+        loads.append(by_rank[-1])
+    found = Recorded(tuple(map(tuple, shares))).load(Experts("experts", 8, 8, 6, 1, local=local), tokens)
+    assert found.pairs == pytest.approx(sum(pairs for pairs, _ in loads) / len(loads))
+    assert tied or found.active == pytest.approx(sum(active for _, active in loads) / len(loads))
 
 
 def test_layers_of_a_qwen_mixture_can_be_dense(tmp_path: Path) -> None:

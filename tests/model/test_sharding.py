@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simloop.errors import InputError
-from simloop.model import Attention, Collective, Elementwise, Experts, Gemm, Plan, Stage, load_model, shard
+from simloop.model import (
+    Attention,
+    Collective,
+    Elementwise,
+    Experts,
+    Gemm,
+    Plan,
+    Stage,
+    exchanged_bytes,
+    load_model,
+    shard,
+)
 
 MODELS = ["llama-3.1-8b", "qwen3-30b-a3b", "deepseek-v2-lite", "mixtral-8x7b", "gpt-oss-20b", "opt-13b", "gemma-2-9b"]
 
@@ -133,3 +144,14 @@ def test_plans_that_do_not_divide_a_model(name: str, plan: Plan, message: str) -
 def test_a_plan_counts_from_one() -> None:
     with pytest.raises(InputError, match="tensor_parallel: expected a whole number above 0, found 0"):
         Plan(tensor_parallel=0)
+
+
+def test_what_data_parallel_ranks_exchange() -> None:
+    model, elements = load_model("qwen3-30b-a3b"), 2  # 48 layers of width 2048, 128 experts, 8 a token
+    assert exchanged_bytes(model, Plan()) == (0, 0)
+    for ranks in (2, 4):
+        plan = Plan(data_parallel=ranks, expert_parallel=True)
+        others = 48 * (ranks - 1) * elements
+        assert exchanged_bytes(model, plan) == (others * (2048 + 128), others * 2048)
+    plan = Plan(data_parallel=4, expert_parallel=True, all2all_backend="all_to_all")
+    assert exchanged_bytes(model, plan) == (48 * 8 * 2048 * 3 // 4 * elements,) * 2  # to 3 of 4 ranks, on average

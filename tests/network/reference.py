@@ -38,17 +38,21 @@ def max_min(bandwidths: Sequence[int], routes: Sequence[tuple[int, ...]]) -> lis
     return [rates[i] for i in range(len(routes))]
 
 
-def simulate(bandwidths: Sequence[int], transfers: Sequence[Transfer]) -> None:
-    """Fill in the ``end`` of each transfer, one change of rates after another."""
+def simulate(bandwidths: Sequence[int], transfers: Sequence[Transfer], limit: int | None = None) -> None:
+    """Fill in the ``end`` of each transfer, one change of rates after another.
+
+    With a limit, so many may be under way on a link; the others wait in line, and nobody overtakes.
+    """
     now = Fraction(0)
     coming = sorted(transfers, key=lambda transfer: transfer.start)
     moving: list[Transfer] = []
+    line: list[Transfer] = []
     for transfer in coming:
         transfer.left = Fraction(transfer.nbytes)
-    while coming or moving:
+    while coming or moving or line:
         rates = max_min(bandwidths, [transfer.route for transfer in moving])
         ends = [now + transfer.left / rate for transfer, rate in zip(moving, rates, strict=True)]
-        ends += [Fraction(transfer.give_up) for transfer in moving if transfer.give_up is not None]
+        ends += [Fraction(transfer.give_up) for transfer in moving + line if transfer.give_up is not None]
         ends += [Fraction(transfer.start) for transfer in coming[:1]]
         then = min(ends)
         for transfer, rate in zip(moving, rates, strict=True):
@@ -58,4 +62,18 @@ def simulate(bandwidths: Sequence[int], transfers: Sequence[Transfer]) -> None:
         now = then
         moving = [t for t in moving if t.left > 0 and (t.give_up is None or t.give_up > now)]
         while coming and coming[0].start <= now:
-            moving.append(coming.pop(0))
+            line.append(coming.pop(0))
+        line = [t for t in line if t.give_up is None or t.give_up > now]
+        let_in(moving, line, limit)
+
+
+def let_in(moving: list[Transfer], line: list[Transfer], limit: int | None) -> None:
+    """Move those who may begin from the line to the moving ones: nobody before them waits for one of their links."""
+    blocked: set[int] = set()
+    for transfer in list(line):
+        full = {i for i in transfer.route if limit is not None and sum(i in t.route for t in moving) >= limit}
+        if full or blocked & set(transfer.route):
+            blocked |= set(transfer.route)
+        else:
+            line.remove(transfer)
+            moving.append(transfer)

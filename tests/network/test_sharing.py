@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simloop.clock import now_ns, run, sleep_ns, sleep_until_ns
-from simloop.network import Fabric
+from simloop.network import Fabric, Sharing
 from simloop.network.flow import Path
 from tests.network.helpers import ends, simulated
 from tests.network.reference import Transfer, max_min, simulate
@@ -33,8 +33,8 @@ def traffic(draw: st.DrawFn, *, cancellations: bool = False) -> tuple[list[int],
     return bandwidths, transfers
 
 
-def line(bandwidths: list[int]) -> Fabric:
-    fabric = Fabric()
+def line(bandwidths: list[int], sharing: Sharing = "fair") -> Fabric:
+    fabric = Fabric(sharing=sharing)
     for i, bandwidth in enumerate(bandwidths):
         fabric.connect(str(i), str(i + 1), bandwidth_gb_s=bandwidth)
     return fabric
@@ -91,6 +91,27 @@ def test_a_cancelled_transfer_gives_its_share_back_at_once(case: tuple[list[int]
         crossing = [transfer for transfer in transfers if number in transfer.route]
         assert abs(link.use().bytes - float(sum(t.nbytes - t.left for t in crossing))) <= len(crossing)
         assert link.load == link.in_flight == len(link.paths) == 0
+
+
+@given(traffic(cancellations=True), st.integers(1, 3))
+@settings(max_examples=150, deadline=None)
+def test_with_a_limit_transfers_wait_in_line_and_nobody_overtakes(
+    case: tuple[list[int], list[Transfer]], limit: int
+) -> None:
+    bandwidths, transfers = case
+    for index, transfer in enumerate(transfers):  # no two at once: who is first among equals is not the point
+        transfer.start = 40 * transfer.start + index
+        transfer.give_up = None if transfer.give_up is None else 40 * transfer.give_up + 20
+    simulate(bandwidths, transfers, limit)
+    fabric = line(bandwidths, limit)
+    measured = simulated(lambda: play(fabric, transfers))
+    for end, transfer in zip(measured, transfers, strict=True):
+        assert (end is None) == (transfer.end is None) or (transfer.end is not None and end is None)
+        if end is not None and transfer.end is not None:
+            assert -0.01 <= end - transfer.end < 1
+    for link in fabric.links.values():
+        assert len(link.line) == link.load == 0
+        assert link.free == link.limit
 
 
 @given(traffic(), st.data())

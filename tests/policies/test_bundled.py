@@ -20,7 +20,7 @@ from simloop.workload import Arrival
 from tests.serving.world import ArbitraryPrice, Keep, make_cluster, price_ns, token_times
 
 MS = 1_000_000
-SCHEDULES = [name for name in policy_names("schedule") if name not in ("disaggregated", "splitwise")]
+SCHEDULES = [name for name in policy_names("schedule") if name not in ("disaggregated", "splitwise", "tokensim_pools")]
 
 
 @attrs.define

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 import simloop
 from simloop.errors import InputError
 from simloop.hardware import load_device
 from simloop.metrics import Records
+from simloop.report import write_run
 from simloop.scenario import load_scenario
 from simloop.scenario.build import build_cluster
 from simloop.serving import Cluster
+from tests.hardware.measured import PROFILES, needs_data
 
 LLAMA = "llama-3.1-8b"
 
@@ -94,6 +99,88 @@ def test_data_parallel_ranks_of_a_mixture_keep_step() -> None:
     assert simloop.simulate(values, check=True).summary()["completed"] == 40
 
 
+def test_what_keeping_step_costs_is_in_the_results(tmp_path: Path) -> None:
+    result = simloop.simulate("shared-experts", requests=30)
+    (engine,), rows = result.summary()["lockstep"], result.lockstep
+    assert engine["ranks"] == ["gpu-0.0", "gpu-0.1"]
+    assert engine["iterations"] == len(rows) / 2
+    assert engine["waves"] == rows["wave"].max()
+    assert engine["dummies"] == (rows["tokens"] == 0).sum() > 0
+    assert (engine["tokens"], engine["padding_tokens"]) == (rows["tokens"].sum(), rows["padding"].sum())
+    computed = (rows["tokens"] + rows["padding"]).sum() // 2  # the same on both ranks
+    assert engine["dispatched_bytes"] == computed * 48 * (2048 + 128) * 2
+    assert engine["combined_bytes"] == computed * 48 * 2048 * 2
+    folder = write_run(result, tmp_path / "out")
+    assert pl.read_parquet(folder / "lockstep.parquet").equals(rows)
+    dense = simloop.simulate(scenario(data_parallel_size=2))
+    assert (dense.summary()["lockstep"], len(dense.lockstep)) == ([], 0)
+    assert not (write_run(dense, folder) / "lockstep.parquet").exists()
+
+
+@needs_data
+@pytest.mark.filterwarnings("ignore::simloop.hardware.profile.DomainWarning")
+def test_shared_experts_from_measured_layers() -> None:
+    path = PROFILES / "RTXPRO6000/Qwen/Qwen3-30B-A3B-Instruct-2507/bf16"
+    timing = {"model": "profile", "path": str(path), "all_reduce": {"bandwidth_gib_s": 16, "latency_us": 20}}
+    changes = [f"workers[0].timing={json.dumps(timing)}"]
+    measured = simloop.simulate("shared-experts", requests=60, overrides=changes, check=True).summary()
+    roofline = simloop.simulate("shared-experts", requests=60).summary()
+    assert measured["completed"] == 60
+    assert measured["mean_tpot_ms"] == pytest.approx(roofline["mean_tpot_ms"], rel=0.25)
+
+
 def test_data_parallel_ranks_of_a_dense_model_are_strangers() -> None:
     cluster = build(scenario(data_parallel_size=3))
     assert (len(cluster.workers), len(cluster.lockstep)) == (3, 0)
+
+
+def routed(routing: Any, **timing: Any) -> simloop.metrics.Result:
+    values = scenario("qwen3-30b-a3b", data_parallel_size=2, enable_expert_parallel=True)
+    values["workers"][0]["timing"] = {"routing": routing, **timing}
+    return simloop.simulate(values)
+
+
+def test_routing_of_experts(tmp_path: Path) -> None:
+    counts = [1.0 / (place + 1) for place in range(128)]
+    (tmp_path / "skewed.json").write_text(json.dumps(counts))
+    times = [
+        routed(routing).summary()["mean_tpot_ms"]
+        for routing in (None, "balanced", "random", {"recorded": str(tmp_path / "skewed.json")})
+    ]
+    assert times[0] == times[1]
+    assert len(set(times)) == 3
+    drawn = scenario("qwen3-30b-a3b", data_parallel_size=2, enable_expert_parallel=True)
+    drawn["workers"][0]["timing"] = {"routing": "random"}
+    assert simloop.simulate(drawn).summary()["mean_tpot_ms"] == times[2]
+    assert simloop.simulate(drawn | {"seed": 1}).summary()["mean_tpot_ms"] != times[2]
+
+
+@needs_data
+@pytest.mark.filterwarnings("ignore::simloop.hardware.profile.DomainWarning")
+def test_routing_of_experts_with_measured_layers(tmp_path: Path) -> None:
+    (tmp_path / "few.csv").write_text("expert\n" + "".join(f"{expert}\n" for expert in range(8)))
+    path = PROFILES / "RTXPRO6000/Qwen/Qwen3-30B-A3B-Instruct-2507/bf16"
+    link = {"bandwidth_gib_s": 16, "latency_us": 20}
+    even, balanced, few = (
+        routed(routing, model="profile", path=str(path), all_reduce=link).summary()["mean_tpot_ms"]
+        for routing in (None, "balanced", {"recorded": str(tmp_path / "few.csv")})
+    )
+    assert few < balanced < even  # fewer experts are activated
+
+
+def test_files_of_routing_lie_beside_the_scenario(tmp_path: Path) -> None:
+    (tmp_path / "routing.csv").write_text("expert,count\n200,1\n")
+    values = scenario("qwen3-30b-a3b")
+    values["workers"][0]["timing"] = {"routing": {"recorded": "routing.csv"}}
+    (tmp_path / "here.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"routing.csv: line 2: found expert 200, the model has 0 to 127"):
+        load_scenario(tmp_path / "here.json")
+    (tmp_path / "routing.csv").write_text("expert,count\n100,1\n")
+    load_scenario(tmp_path / "here.json")
+    with pytest.raises(InputError, match=r"workers\[0\].timing.routing: says nothing: llama-3.1-8b has no experts"):
+        build(values | {"model": LLAMA})
+    values["workers"][0]["timing"] = {"routing": "zipf"}
+    with pytest.raises(
+        InputError, match=r"timing.routing: found 'zipf', expected one of balanced, random or a mapping"
+    ):
+        load_scenario(values)

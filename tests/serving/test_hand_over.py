@@ -52,7 +52,7 @@ def test_transfers_share_the_port_and_compute_goes_on() -> None:
 
 def test_without_a_transfer_everything_is_computed_again() -> None:
     async def careless(request: Request, cluster: Cluster) -> Worker:
-        return cluster.workers[0 if request.generated == 0 else 1]
+        return cluster.workers[0 if request.worker is None else 1]
 
     cluster = disaggregated()
     cluster.route = careless

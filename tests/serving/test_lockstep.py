@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simloop.serving import Engine, Lockstep
-from tests.serving.world import make_cluster, price_ns, serve, token_times
+from simloop.serving import Cluster, Engine, Lockstep, Request
+from tests.serving.world import Keep, make_cluster, price_ns, serve, token_times
 
 Rows = list[tuple[int, int, int]]
 
@@ -45,13 +45,40 @@ def test_everything_is_served_and_ranks_keep_step(rows: Rows, ranks: int) -> Non
     cluster = make_cluster(
         workers=ranks, route="round_robin", engine=Engine(max_num_seqs=4, max_num_batched_tokens=64), blocks=30
     )
-    cluster.lockstep = [Lockstep(cluster.workers)]
+    cluster.lockstep = [Lockstep(cluster.workers, dispatch_bytes=7, combine_bytes=5)]
     requests = serve(cluster, sorted((1000 * at, prompt, output) for at, prompt, output in rows))
     assert [request.generated for request in requests] == [request.output_tokens for request in requests]
     ends = sorted({time for times in token_times(cluster).values() for time in times})
     gaps = {after - before for before, after in pairwise(ends)}
     assert not gaps or min(gaps) >= 7000  # nobody ends an iteration in between: none is shorter than 7 us
     assert all(worker.kv.used == 0 for worker in cluster.workers)
+    check_iterations(cluster, requests)
+
+
+def check_iterations(cluster: Cluster, requests: list[Request]) -> None:
+    """What was written down of the ranks' iterations, and what must hold of it whatever was served."""
+    (engine,), records = cluster.lockstep, cluster.records
+    assert isinstance(records, Keep)
+    table, ranks = records.iterations(), len(cluster.workers)
+    iterations = table.reshape(-1, ranks)
+    end_ns, wave = -1, 0
+    for rows in iterations:
+        assert list(rows["worker"]) == list(range(ranks))
+        assert all(len(set(rows[field])) == 1 for field in ("start_ns", "end_ns", "wave", "engine"))  # together
+        most = max(rows["tokens"])
+        assert most > 0
+        assert list(rows["padding"]) == list(most - rows["tokens"])
+        assert set(rows["dispatched_bytes"]) == {most * engine.dispatch_bytes}
+        assert set(rows["combined_bytes"]) == {most * engine.combine_bytes}
+        assert rows["start_ns"][0] >= end_ns
+        assert rows["wave"][0] - wave == (wave == 0 or rows["start_ns"][0] > end_ns)  # a pause begins a new one
+        end_ns, wave = rows["end_ns"][0], rows["wave"][0]
+    assert (engine.waves, engine.dummies) == (wave, int((table["tokens"] == 0).sum()))
+    assert engine.padding == table["padding"].sum()
+    worked = [int((table["tokens"][table["worker"] == rank] > 0).sum()) for rank in range(ranks)]
+    assert worked == [worker.iterations for worker in cluster.workers]
+    if not any(request.preemptions for request in requests):
+        assert table["tokens"].sum() == sum(request.prompt_tokens + request.output_tokens - 1 for request in requests)
 
 
 def test_the_first_iteration_waits_for_the_slowest_warm_up() -> None:

@@ -20,13 +20,13 @@ from tests.serving.world import Keep, make_cluster, serve, token_times
 AFTER = {
     "": {"arrival"},
     "arrival": {"routed", "rejected", "failed"},
-    "handed_back": {"kv_sent", "routed", "rejected", "failed"},
-    "kv_sent": {"kv_received"},
-    "kv_received": {"routed", "failed"},
+    "handed_back": {"kv_sent", "first_token", "token", "routed", "rejected", "failed"},
+    "kv_sent": {"kv_received", "first_token", "token"},
+    "kv_received": {"routed", "first_token", "token", "failed"},
     "routed": {"admitted", "resumed", "failed"},
-    "admitted": {"first_token", "token", "preempted", "failed"},
+    "admitted": {"first_token", "token", "preempted", "handed_back", "failed"},
     "first_token": {"token"},
-    "token": {"token", "preempted", "paused", "handed_back", "finished", "failed"},
+    "token": {"token", "preempted", "paused", "handed_back", "kv_sent", "kv_received", "routed", "finished", "failed"},
     "preempted": {"resumed", "failed"},
     "paused": {"resumed", "preempted", "failed"},
     "resumed": {"first_token", "token", "preempted", "paused", "handed_back", "failed"},
@@ -34,7 +34,7 @@ AFTER = {
     "finished": set(),
     "failed": set(),
 }
-"""What may follow a moment in the life of one request."""
+"""What may follow a moment in the life of one request; keys and values may be sent before the token that they make."""
 
 Told = dict[int, list[Moment]]
 

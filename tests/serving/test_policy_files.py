@@ -159,7 +159,8 @@ def test_where_an_error_was_raised_is_the_innermost_line_of_the_users() -> None:
 
 
 def test_parameters_are_listed_with_their_defaults() -> None:
-    assert policy_info("vllm").params == ("version='0.19'", "watermark=None", "preemption_mode='recompute'")
+    vllm = ("version='0.19'", "watermark=None", "preemption_mode='recompute'")
+    assert policy_info("vllm").params == vllm
     assert policy_info("static").params == ("batch_delay_s=0.0",)
     assert policy_info("disaggregated").params == ("prefill='prefill'", "decode='decode'")
     assert policy_info("round_robin").params == policy_info("random").params == ()

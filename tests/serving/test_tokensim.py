@@ -19,12 +19,11 @@ from hypothesis import strategies as st
 
 import simloop
 from simloop.metrics import Result
-from simloop.network import switch
 from simloop.serving import Engine, Request, SwapSpace, load_policy
 from tests.benchmarks.tokensim import DATA, FIGURE_10, REAL, TABLE_2_REAL, a100_40gb, lengths, trace
 from tests.serving import reference
 from tests.serving.test_against_reference import Arrivals, scenarios
-from tests.serving.world import ArbitraryPrice, make_cluster, price_ns, serve, token_times
+from tests.serving.world import make_cluster, price_ns, serve, token_times
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NS = 1.0000001e-9
@@ -152,13 +151,12 @@ def test_the_schedule_swaps() -> None:
     assert requests[0].swaps == 0  # who arrived first goes last
 
 
-def disaggregated(schedule: dict[str, Any], route: dict[str, Any]) -> simloop.Cluster:
-    """Two workers that read prompts and three that decode, without a price for anything but time."""
-    cluster = make_cluster(schedule="tokensim", params=schedule, workers=5, timing=ArbitraryPrice())
+def disaggregated(schedule: dict[str, Any], route: dict[str, Any], **given: Any) -> simloop.Cluster:
+    """Two workers that read prompts and three that decode, at an arbitrary price."""
+    cluster = make_cluster(schedule="tokensim_pools", params=schedule, workers=5, **given)
     for worker in cluster.workers[:2]:
         worker.group = "prefill"
     cluster.route = load_policy("tokensim_pools", "route", params=route).make()
-    cluster.network = switch([worker.name for worker in cluster.workers], bandwidth_gb_s=100)
     cluster.__attrs_post_init__()
     return cluster
 
@@ -189,13 +187,28 @@ def test_fetching_takes_its_time_and_no_block_of_the_sender() -> None:
     assert gaps[1] - gaps[0] == pytest.approx(block_ns * (1 / 0.001 - 1 / 300), rel=1e-6)
 
 
-def test_what_the_scenario_says_about_engines_must_have_an_effect(tmp_path: Path) -> None:
+def test_what_has_no_effect_or_no_meaning_is_refused() -> None:
     for change, said in (
         ("workers[0].engine.gpu_memory_utilization=0.8", "timing model 'tokensim' does not look at it"),
         ("workers[0].engine.max_num_batched_tokens=4096", "policy 'tokensim' does not look at it"),
         ("workers[0].timing.overheads=vllm-0.19", "overheads says nothing beside model: tokensim"),
+        ("workers[0].timing.model=roofline", "memory_bandwidth_tb_s says nothing beside model: roofline"),
+        ("policies.schedule.params.heap_order=1", "found 1, expected true or false"),
         ("model=mixtral-8x7b", "has experts, which TokenSim does not know"),
         ("policies.schedule.params.max_occupy_ratio=2", "expected a number >= 0 and <= 1"),
     ):
         with pytest.raises(simloop.InputError, match=json.dumps(said)[1:-1]):
             simulate("tokensim", change)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(scenarios(), st.sampled_from([300.0, 0.1]))
+def test_pools_serve_everything_however_short_memory_is(
+    scenario: tuple[Arrivals, reference.Setting], gib_s: float
+) -> None:
+    rows, setting = scenario
+    engine = Engine(max_num_seqs=setting.max_num_seqs, block_size=setting.block_size)
+    cluster = disaggregated({"bandwidth_gib_s": gib_s}, {}, engine=engine, blocks=setting.total_blocks)
+    requests = serve(cluster, rows)
+    assert [request.generated for request in requests] == [output for _, _, output in rows]
+    assert all(worker.kv.used == 0 for worker in cluster.workers)

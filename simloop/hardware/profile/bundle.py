@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,32 @@ def load_bundle(path: str | Path, *, tp: int = 1) -> Bundle:
     Raises:
         InputError: The folder or a table is missing or not right.
     """
-    root = Path(path)
-    folder = _tables_folder(root, tp)
+    folder = _tables_folder(Path(path), tp)
+    return _load(_Files.of(folder, tp))
+
+
+@attrs.frozen
+class _Files:
+    """What a bundle is read from, as it is now; different when one of the files has changed."""
+
+    folder: Path
+    tp: int
+    stamp: tuple[tuple[Path, int, int, int], ...]
+
+    @classmethod
+    def of(cls, folder: Path, tp: int) -> _Files:
+        folders = {folder, folder.parent / "tp1"}
+        files = [file for place in folders if place.is_dir() for file in place.iterdir() if file.is_file()]
+        if (meta := folder.parent / "meta.yaml").is_file():
+            files.append(meta)
+        stats = [(file, file.stat()) for file in sorted(files)]
+        return cls(folder, tp, tuple((file, stat.st_ino, stat.st_mtime_ns, stat.st_size) for file, stat in stats))
+
+
+@lru_cache(maxsize=16)
+def _load(files: _Files) -> Bundle:
+    """Read a folder once, however many scenarios and groups of workers name it."""
+    folder, tp = files.folder, files.tp
     meta, skew = _read_meta(folder)
     dense = _curves(folder, "dense", "tokens")
     per_sequence = _curves(folder, "per_sequence", "sequences")

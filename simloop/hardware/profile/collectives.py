@@ -1,4 +1,4 @@
-"""All-reduce between the ranks of a tensor-parallel group."""
+"""What the ranks of an engine exchange: sums between tensor-parallel ones, tokens where ranks share experts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Positive = Annotated[float, Meta(gt=0)]
 
 
 class AllReduce(Protocol):
-    """Prices an all-reduce."""
+    """Prices an all-reduce, and its two halves."""
 
     @property
     def source(self) -> str:
@@ -31,9 +31,19 @@ class AllReduce(Protocol):
         """Return the time of reducing ``num_bytes`` over ``ranks`` ranks, nanoseconds."""
         ...
 
+    def all_gather_ns(self, num_bytes: int, ranks: int) -> int:
+        """Return the time until all of ``ranks`` ranks have the ``num_bytes`` that they hold together, nanoseconds."""
+        ...
+
+    def reduce_scatter_ns(self, num_bytes: int, ranks: int) -> int:
+        """Return the time until each of ``ranks`` ranks has its part of a sum of ``num_bytes``, nanoseconds."""
+        ...
+
 
 class RingLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A ring of equal links: ``2 (N - 1)`` hops of ``S / N`` bytes, and their reads and writes in memory.
+
+    The first half of them, with the reads and writes, is a reduce-scatter, the second an all-gather.
 
     The formula of LLMServingSim's network model (ASTRA-sim, analytical).
 
@@ -61,6 +71,18 @@ class RingLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         memory = 3 * share / self.memory_bandwidth_gb_s if self.memory_bandwidth_gb_s else 0.0
         return int((ranks - 1) * (2 * hop + memory) + self.fixed_ns)
 
+    def all_gather_ns(self, num_bytes: int, ranks: int) -> int:
+        """Return the time until all of ``ranks`` ranks have the ``num_bytes`` that they hold together, nanoseconds."""
+        hop = 1e3 * self.latency_us + num_bytes / ranks / (self.bandwidth_gib_s * _GIB_PER_S)
+        return int((ranks - 1) * hop + self.fixed_ns)
+
+    def reduce_scatter_ns(self, num_bytes: int, ranks: int) -> int:
+        """Return the time until each of ``ranks`` ranks has its part of a sum of ``num_bytes``, nanoseconds."""
+        share = num_bytes / ranks
+        hop = 1e3 * self.latency_us + share / (self.bandwidth_gib_s * _GIB_PER_S)
+        memory = 3 * share / self.memory_bandwidth_gb_s if self.memory_bandwidth_gb_s else 0.0
+        return int((ranks - 1) * (hop + memory) + self.fixed_ns)
+
 
 @attrs.frozen
 class MeasuredAllReduce:
@@ -85,6 +107,14 @@ class MeasuredAllReduce:
         if ranks != self.ranks:
             raise InputError(f"all-reduce was measured for {self.ranks} ranks, asked for were {ranks} ({self.source})")
         return max(1, round(self.curve.at(num_bytes)))
+
+    def all_gather_ns(self, num_bytes: int, ranks: int) -> int:
+        """Return half of an all-reduce of as many bytes, nanoseconds: it was not measured by itself."""
+        return max(1, self.all_reduce_ns(num_bytes, ranks) // 2)
+
+    def reduce_scatter_ns(self, num_bytes: int, ranks: int) -> int:
+        """Return half of an all-reduce of as many bytes, nanoseconds: it was not measured by itself."""
+        return max(1, self.all_reduce_ns(num_bytes, ranks) // 2)
 
 
 def read_all_reduce(file: str | Path, *, ranks: int) -> MeasuredAllReduce:

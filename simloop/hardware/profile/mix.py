@@ -4,54 +4,42 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.domain import DomainWatch
 from simloop.hardware.profile.skew import SkewFit
 from simloop.hardware.timing import IterationShape
 
-__all__ = ["DecodeGrid", "DecodeRow", "Mix"]
+__all__ = ["DecodeGrid", "DecodeRow", "extremes", "merged"]
 
 
-class Mix(NamedTuple):
-    """One prompt chunk and equal decoding requests, which stand for all that a step has.
+def merged(shape: IterationShape) -> tuple[int, int, int, int]:
+    """Return one prompt chunk and equal decoding requests, which stand for all that a step has.
 
-    Attributes:
-        chunk: Prompt tokens, summed over the chunks.
-        history: Tokens that these have in the KV cache already, summed likewise.
-        decodes: Requests with one new token; a chunk of one token counts here.
-        mean: Mean of their contexts before this token, rounded down.
-        shortest: The smallest of them.
-        longest: The largest of them.
+    Returns:
+        Prompt tokens, summed over the chunks; the tokens that these have in the KV cache already, summed likewise;
+        requests with one new token, chunks of one token among them; and the mean of their contexts before this token,
+        rounded down.
     """
+    chunk, history = 0, 0
+    decodes, total = shape.num_decodes, shape.decode_context
+    for new, cached in shape.chunks:
+        if new > 1:
+            chunk += new
+            history += cached
+        else:
+            decodes += 1
+            total += cached + 1
+    return chunk, history, decodes, total // decodes - 1 if decodes else 0
 
-    chunk: int
-    history: int
-    decodes: int
-    mean: int
-    shortest: int
-    longest: int
 
-    @classmethod
-    def of(cls, shape: IterationShape) -> Mix:
-        """Merge the requests of a step."""
-        chunk, history, decodes = 0, 0, shape.num_decodes
-        lone: list[int] = []
-        for new, cached in shape.chunks:
-            if new > 1:
-                chunk, history = chunk + new, history + cached
-            else:
-                lone.append(cached)
-        count, total = decodes + len(lone), shape.decode_context - decodes + sum(lone)
-        if count == 0:
-            return cls(chunk, history, 0, 0, 0, 0)
-        mean = total // count
-        if count == 1:
-            return cls(chunk, history, 1, mean, mean, mean)
-        if decodes:
-            lone += [shape.decode_context_min - 1, shape.decode_context_max - 1]
-        return cls(chunk, history, count, mean, min(lone), max(lone))
+def extremes(shape: IterationShape) -> tuple[int, int]:
+    """Return the shortest and the longest context before this token of the requests that have one; 0 without any."""
+    contexts = [cached for new, cached in shape.chunks if new == 1]
+    if shape.num_decodes:
+        contexts += [shape.decode_context_min - 1, shape.decode_context_max - 1]
+    return min(contexts, default=0), max(contexts, default=0)
 
 
 class DecodeGrid(Protocol):
@@ -70,7 +58,9 @@ class DecodeGrid(Protocol):
 class DecodeRow:
     """Attention of so many decoding requests alone, by their context; it remembers between which points it was last.
 
-    The time at a context is ``base + rise * (context - low) / (high - low)``.
+    The time at a context is ``base + rise * (context - low) / (high - low)``; with ``top_`` before each, at the longest
+    one. Of unequal contexts it is that of the mean and ``alpha`` of what the longest one's is beyond. These are plain
+    attributes, and read by whoever prices an iteration, because a call more is a fifth of its cost.
 
     Args:
         decodes: How many requests.
@@ -80,22 +70,25 @@ class DecodeRow:
     """
 
     __slots__ = (
-        "_alpha",
         "_alphas",
         "_curve",
         "_domain",
         "_last",
-        "_longest_from",
-        "_longest_to",
-        "_rate_from",
-        "_rate_to",
-        "_top",
+        "alpha",
         "base",
         "decodes",
         "high",
+        "longest_from",
+        "longest_to",
         "low",
+        "rate_from",
+        "rate_to",
         "rise",
         "skewed",
+        "top_base",
+        "top_high",
+        "top_low",
+        "top_rise",
     )
 
     def __init__(self, decodes: int, grid: DecodeGrid, skew: SkewFit | None, domain: DomainWatch) -> None:
@@ -105,8 +98,8 @@ class DecodeRow:
         self._curve = grid.decode_curve(decodes)
         self._domain, self._last = domain, grid.last_context
         self.low, self.high, self.base, self.rise = self._segment(0)
-        self._top = self._segment(0)
-        self._alpha, self._rate_from, self._rate_to, self._longest_from, self._longest_to = 0.0, 0.0, 0.0, 0.0, 0.0
+        self.top_low, self.top_high, self.top_base, self.top_rise = self._segment(0)
+        self.alpha, self.rate_from, self.rate_to, self.longest_from, self.longest_to = 0.0, 0.0, 0.0, 0.0, 0.0
 
     def move(self, context: float) -> None:
         """Go to the two points around a context."""
@@ -121,26 +114,17 @@ class DecodeRow:
         low = min(bisect_right(points, context), len(points) - 1) - 1
         return points[low], points[low + 1], values[low], values[low + 1] - values[low]
 
-    def corrected(self, time: float, mean: int, shortest: int, longest: int) -> float:
-        """Return the time of unequal contexts from that of equal ones."""
-        rate = (mean - shortest) / (longest - shortest)
-        if not (self._rate_from < rate <= self._rate_to and self._longest_from < longest <= self._longest_to):
-            self._look_up_alpha(rate, longest)
-        alpha = self._alpha
-        if alpha == 0.0:
-            return time
-        low, high, base, rise = self._top
-        if not low <= longest < high:
-            low, high, base, rise = self._top = self._segment(longest)
-        more = base + rise * (longest - low) / (high - low) - time
-        return time + alpha * more if more > 0.0 else time
+    def move_top(self, context: float) -> None:
+        """Go to the two points around the longest context."""
+        self.top_low, self.top_high, self.top_base, self.top_rise = self._segment(context)
 
-    def _look_up_alpha(self, rate: float, longest: int) -> None:
+    def move_alpha(self, rate: float, longest: int) -> None:
+        """Go to the bin of a mix of unequal contexts."""
         rates, lengths, grid = self._alphas
         row, column = bisect_left(rates, rate), bisect_left(lengths, longest)
-        self._alpha = grid[row][column]
-        self._rate_from, self._rate_to = _around(rates, row)
-        self._longest_from, self._longest_to = _around(lengths, column)
+        self.alpha = grid[row][column]
+        self.rate_from, self.rate_to = _around(rates, row)
+        self.longest_from, self.longest_to = _around(lengths, column)
 
 
 def _around(edges: list[float], place: int) -> tuple[float, float]:

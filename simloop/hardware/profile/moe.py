@@ -23,11 +23,12 @@ def expert_load(experts: Experts, tokens: int, ep: int, routing: Routing | None)
         routing: How tokens spread; ``None`` is the rule of LLMServingSim, whose tokens never meet in an expert while
             there are others: ``min(tokens * k / ep, count / ep)`` activated experts.
     """
-    local = round(tokens * (1 - ((ep - 1) / ep) ** experts.top_k))
-    activated = min(round(tokens * experts.top_k / ep), experts.num_experts // ep)
-    if routing is not None:
-        activated = round(routing.load(attrs.evolve(experts, local=experts.num_experts // ep), tokens).active)
-    return max(1, local), max(1, activated)
+    pairs = tokens * experts.top_k / ep
+    activated = float(min(round(pairs), experts.num_experts // ep))
+    if routing is not None and tokens:
+        pairs, activated = routing.load(attrs.evolve(experts, local=experts.num_experts // ep), tokens)
+    elsewhere = 1 - pairs / (tokens * experts.top_k) if tokens else 1.0  # of a token's choices
+    return max(1, round(tokens * (1 - elsewhere**experts.top_k))), max(1, round(activated))
 
 
 @attrs.frozen

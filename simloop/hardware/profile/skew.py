@@ -62,14 +62,20 @@ class SkewFit:
             one.
         table: ``alpha`` by ``(prefill_chunk, decodes bin, rate bin, longest bin, history bin)``.
         bins: The edges.
+        chunks: Every ``prefill_chunk`` that was measured.
     """
 
     default: float
     table: dict[tuple[int, int, int, int, int], float] = attrs.Factory(dict)
     bins: SkewBins = DEFAULT_BINS
+    chunks: frozenset[int] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: frozenset(key[0] for key in self.table), takes_self=True)
+    )
 
     def alpha(self, chunk: int, history: int, decodes: int, rate: float, longest: int) -> float:
         """Return ``alpha`` of one step; ``chunk`` must equal a measured ``prefill_chunk``, it is not rounded."""
+        if chunk not in self.chunks:
+            return self.default
         bins = self.bins
         key = (
             chunk,

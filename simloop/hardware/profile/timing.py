@@ -12,7 +12,7 @@ from simloop.hardware.profile.bundle import ONCE, TWICE, Bundle, load_bundle
 from simloop.hardware.profile.collectives import AllReduce
 from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.domain import DomainWatch
-from simloop.hardware.profile.mix import DecodeRow, Mix
+from simloop.hardware.profile.mix import DecodeRow, extremes, merged
 from simloop.hardware.profile.moe import expert_load
 from simloop.hardware.profile.overheads import Overheads
 from simloop.hardware.profile.reading import has_table
@@ -59,13 +59,19 @@ class ProfileTiming:
     decoder blocks; embedding, last norm, ``lm_head`` and sampler once; two all-reduces a block if the model is split;
     token ids to the host and back. Every look-up is cut to whole nanoseconds.
 
+    Data-parallel ranks that share experts iterate together, each with as many tokens as the one that has the most (see
+    :class:`~simloop.serving.Lockstep`): dense layers work on these, attention on the rank's own, the experts on those
+    of all ranks. In every block an all-gather brings the tokens together, hidden states and what the router says of
+    each expert, and a reduce-scatter takes the sums back.
+
     Args:
         bundle: Layer profiles, or where they are (see :func:`load_bundle`).
         model: The model: its number of blocks and its width.
         tp: Degree of tensor parallelism.
-        all_reduce: What an all-reduce takes; needed if ``tp`` is larger than 1.
+        all_reduce: What an all-reduce takes, and its halves; needed if ``tp`` or ``dp`` is larger than 1.
         host_bandwidth_gb_s: Bandwidth of the host's memory for token ids, GB/s; ``None`` leaves the transfers out.
         ep: Degree of expert parallelism, where the model has experts.
+        dp: Data-parallel ranks that share the experts.
         routing: How tokens spread over experts; ``None`` is the reference's rule.
         overheads: What the engine adds; ``None`` is the reference's composition, kernels alone.
         strict: Whether leaving the measured domain is an error; else it is a warning, once for each axis.
@@ -83,6 +89,7 @@ class ProfileTiming:
         all_reduce: AllReduce | None = None,
         host_bandwidth_gb_s: float | None = 256.0,
         ep: int = 1,
+        dp: int = 1,
         routing: Routing | None = None,
         overheads: Overheads | None = None,
         strict: bool = False,
@@ -94,10 +101,10 @@ class ProfileTiming:
         self._all_reduce = all_reduce
         self._host = host_bandwidth_gb_s
         self._experts = next((op for op, _ in model.operators() if isinstance(op, Experts)), None)
-        self._ep, self._routing = ep, routing
+        self._ep, self._dp, self._routing = ep, dp, routing
         self.overheads = overheads or Overheads()
-        self._has_floor = self.overheads.floor_ns(1) > 0
-        _check(self.bundle, tp, ep, all_reduce, self._experts)
+        self._has_floor, self._prefill_ns = self.overheads.floor_ns(1) > 0, self.overheads.prefill_ns()
+        _check(self.bundle, tp, ep, dp, all_reduce, self._experts)
         grid = self.bundle.attention
         self._last = grid.chunks[-1], grid.last_history, grid.decodes[-1], grid.last_context
         self._layers = model.num_layers
@@ -127,7 +134,17 @@ class ProfileTiming:
         if row.skewed:
             longest = shape.decode_context_max - 1
             if longest != mean:
-                time = row.corrected(time, mean, shape.decode_context_min - 1, longest)
+                shortest = shape.decode_context_min - 1
+                rate = (mean - shortest) / (longest - shortest)
+                if not (row.rate_from < rate <= row.rate_to and row.longest_from < longest <= row.longest_to):
+                    row.move_alpha(rate, longest)
+                alpha = row.alpha
+                if alpha:
+                    if not row.top_low <= longest < row.top_high:
+                        row.move_top(longest)
+                    more = row.top_base + row.top_rise * (longest - row.top_low) / (row.top_high - row.top_low) - time
+                    if more > 0.0:
+                        time += alpha * more
         ns += head + self._layers * int(time)
         return max(ns, self.overheads.floor_ns(sequences)) if self._has_floor else ns
 
@@ -141,7 +158,7 @@ class ProfileTiming:
         if shape.num_decodes or shape.chunks:
             lines.append(self._attention_line(shape))
         if self._experts is not None:
-            lines.append(self._expert_line(rows))
+            lines += self._expert_lines(rows)
         if self._tp > 1:
             lines.append(self._all_reduce_line(rows))
         heads = self.bundle.per_sequence.items()
@@ -154,26 +171,33 @@ class ProfileTiming:
     @cached_property
     def stage(self) -> Stage:
         """The operators in order of execution, with the exchanges that ``tp`` and ``ep`` take."""
-        ranks, whole = max(1, self._ep // self._tp), self._ep > 1
-        return shard(self.model, Plan(tensor_parallel=self._tp, data_parallel=ranks, expert_parallel=whole))[0]
+        plan = Plan(tensor_parallel=self._tp, data_parallel=self._dp, expert_parallel=self._ep > 1)
+        return shard(self.model, plan)[0]
 
     def operator_ns(self, operator: Operator, shape: IterationShape) -> float:
         """Return the time of one call of an operator, nanoseconds; 0 where nothing was measured under its name."""
         rows = self.overheads.padded(shape.num_tokens)
         if isinstance(operator, Attention | LatentAttention):
-            busy = shape.chunks or shape.num_decodes
-            return (self._mixed_ns(shape) if shape.chunks else self._merged_ns(Mix.of(shape))) if busy else 0
+            return self._attention_ns(shape) if shape.chunks or shape.num_decodes else 0
         if isinstance(operator, Experts):
-            return self._experts_ns(rows)
+            return self._experts_ns(self._dp * rows)
         if isinstance(operator, Collective):
-            in_block = operator.kind == "all_reduce" and operator.name != "embedding_all_reduce"
-            return self._all_reduce_ns(rows) if in_block else 0
+            return self._collective_ns(operator, rows)
         if operator.per == "sequence":
             heads = self.bundle.per_sequence
             known = shape.num_sequences and operator.name in heads
             return self._layer_ns(heads[operator.name], "sequences", shape.num_sequences) if known else 0
         curve = self.bundle.dense.get(_MEASURED_AS.get(operator.name, operator.name))
         return 0 if curve is None else self._layer_ns(curve, "tokens", rows)
+
+    def _collective_ns(self, operator: Collective, rows: int) -> int:
+        """Return the time of an exchange within a block; those before and after the blocks were not measured."""
+        if operator.name in ("embedding_all_reduce", "logits_all_gather"):
+            return 0
+        if operator.kind == "all_reduce":
+            return self._all_reduce_ns(rows)
+        dispatch, combine = self._exchange_ns(rows)
+        return dispatch if operator.kind == "all_gather" else combine
 
     # -- by tokens and sequences -------------------------------------------------------------------------------
 
@@ -190,7 +214,7 @@ class ProfileTiming:
         if self._tp > 1:
             ns += 2 * self._layers * self._all_reduce_ns(rows)
         if self._experts is not None:
-            ns += self._layers * self._experts_ns(rows)
+            ns += self._layers * (self._experts_ns(self._dp * rows) + sum(self._exchange_ns(rows)))
         return _remember(self._by_tokens, tokens, ns + self._host_ns(tokens))
 
     def _price_sequences(self, sequences: int) -> int:
@@ -210,7 +234,16 @@ class ProfileTiming:
         num_bytes = tokens * self.model.hidden_size * self.model.dtype_bytes
         return 0 if self._all_reduce is None else self._all_reduce.all_reduce_ns(num_bytes, self._tp)
 
+    def _exchange_ns(self, rows: int) -> tuple[int, int]:
+        """Return the time of dispatch and combine in one block, for so many tokens on each data-parallel rank."""
+        if self._dp == 1 or self._experts is None or self._all_reduce is None:
+            return 0, 0
+        width, size = self.model.hidden_size, self._dp * rows * self.model.dtype_bytes
+        dispatch = self._all_reduce.all_gather_ns(size * (width + self._experts.num_experts), self._dp)
+        return dispatch, self._all_reduce.reduce_scatter_ns(size * width, self._dp)
+
     def _experts_ns(self, tokens: int) -> int:
+        """Return the time of one block's experts, for the tokens of all data-parallel ranks."""
         if self._experts is None or self.bundle.moe is None:
             return 0
         local, activated = expert_load(self._experts, tokens, self._ep, self._routing)
@@ -226,48 +259,58 @@ class ProfileTiming:
 
     def _with_prompts(self, shape: IterationShape, ns: int) -> int:
         if shape.chunks:
-            ns += self._layers * self._mixed_ns(shape) + self.overheads.prefill_ns()
-        return max(ns, self.overheads.floor_ns(shape.num_sequences))
+            ns += self._layers * self._attention_ns(shape) + self._prefill_ns
+        return max(ns, self.overheads.floor_ns(shape.num_sequences)) if self._has_floor else ns
 
-    def _mixed_ns(self, shape: IterationShape) -> int:
-        """Return one layer's attention of a step with prompts."""
-        mix = Mix.of(shape)
-        return self._split_ns(shape, mix) if self.overheads.attention_per_prompt else self._merged_ns(mix)
+    def _attention_ns(self, shape: IterationShape) -> int:
+        """Return one layer's attention of any step that has some."""
+        split = shape.chunks and self.overheads.attention_per_prompt
+        return max(1, int(self._split(shape) if split else self._merged(shape)))
 
-    def _split_ns(self, shape: IterationShape, mix: Mix) -> int:
+    def _split(self, shape: IterationShape) -> float:
         """Each prompt by itself; what the decodes add is measured beside one chunk of all the prompts' tokens."""
-        grid = self.bundle.attention
-        self._check_mix(mix)
-        if mix.decodes and len(shape.chunks) == 1:
-            return max(1, int(grid.at(mix.chunk, mix.history, mix.decodes, mix.mean)))
-        time = sum(grid.at(new, cached, 0, 0) for new, cached in shape.chunks if new > 1)
-        if mix.decodes:
-            time += grid.at(mix.chunk, mix.history, mix.decodes, mix.mean)
-            time -= grid.at(mix.chunk, mix.history, 0, 0) if mix.chunk else 0.0
-        return max(1, int(time))
+        chunk, history, decodes, mean = merged(shape)
+        self._inside(chunk, history, decodes, mean)
+        grid, chunks = self.bundle.attention, shape.chunks
+        if decodes and len(chunks) == 1:
+            return grid.at(chunk, history, decodes, mean)
+        time = 0.0
+        for new, cached in chunks:
+            if new > 1:
+                time += grid.prompt(new, cached)
+        if decodes:
+            time += grid.at(chunk, history, decodes, mean)
+            time -= grid.prompt(chunk, history) if chunk else 0.0
+        return time
 
-    def _merged_ns(self, mix: Mix) -> int:
-        grid, skew = self.bundle.attention, self.bundle.skew
-        self._check_mix(mix)
-        time = grid.at(mix.chunk, mix.history, mix.decodes, mix.mean)
-        if skew is not None and mix.decodes > 1 and mix.longest != mix.mean:
-            rate = (mix.mean - mix.shortest) / (mix.longest - mix.shortest)
-            alpha = skew.alpha(mix.chunk, mix.history, mix.decodes, rate, mix.longest)
-            upper = grid.at(mix.chunk, mix.history, mix.decodes, mix.longest) if alpha else time
-            if upper > time:
-                time += alpha * (upper - time)
-        return max(1, int(time))
+    def _merged(self, shape: IterationShape) -> float:
+        """All prompts as one chunk, beside the decodes at the mean of their contexts, corrected if unequal."""
+        chunk, history, decodes, mean = merged(shape)
+        if self.bundle.skew is None or decodes < 2:
+            self._inside(chunk, history, decodes, mean)
+            return self.bundle.attention.at(chunk, history, decodes, mean)
+        if decodes == shape.num_decodes:
+            shortest, longest = shape.decode_context_min - 1, shape.decode_context_max - 1
+        else:
+            shortest, longest = extremes(shape)
+        self._inside(chunk, history, decodes, longest)
+        time = self.bundle.attention.at(chunk, history, decodes, mean)
+        if longest == mean:
+            return time
+        alpha = self.bundle.skew.alpha(chunk, history, decodes, (mean - shortest) / (longest - shortest), longest)
+        upper = self.bundle.attention.at(chunk, history, decodes, longest) if alpha else time
+        return time + alpha * (upper - time) if upper > time else time
 
-    def _check_mix(self, mix: Mix) -> bool:
+    def _inside(self, chunk: int, history: int, decodes: int, context: int) -> bool:
         """Return whether a step lies within the attention table; if not, say so."""
-        chunk, history, decodes, context = self._last
-        if mix.chunk <= chunk and mix.history <= history and mix.decodes <= decodes and mix.longest <= context:
+        last_chunk, last_history, last_decodes, last_context = self._last
+        if chunk <= last_chunk and history <= last_history and decodes <= last_decodes and context <= last_context:
             return True
         for axis, value, last in (
-            ("prefill_chunk", mix.chunk, chunk),
-            ("kv_prefill", mix.history, history),
-            ("n_decode", mix.decodes, decodes),
-            ("kv_decode", mix.longest, context),
+            ("prefill_chunk", chunk, last_chunk),
+            ("kv_prefill", history, last_history),
+            ("n_decode", decodes, last_decodes),
+            ("kv_decode", context, last_context),
         ):
             self.domain.check(axis, value, last)
         return False
@@ -280,31 +323,42 @@ class ProfileTiming:
         return MeasuredTime(name, calls, ns, "measured", self.bundle.source, domain, point <= curve.last)
 
     def _attention_line(self, shape: IterationShape) -> MeasuredTime:
-        mix = Mix.of(shape)
-        ns = self._mixed_ns(shape) if shape.chunks else self._merged_ns(mix)
-        inside, calls = self._check_mix(mix), self._layers
-        grid = self.bundle.attention
+        split = self.overheads.attention_per_prompt and shape.chunks
+        ns = self._layers * self._attention_ns(shape)
+        chunk, history, decodes, mean = merged(shape)
+        longest, grid = extremes(shape)[1], self.bundle.attention
         domain = (
-            f"prefill_chunk to {grid.chunks[-1]}, asked {mix.chunk}; kv_prefill to {grid.last_history}, asked "
-            f"{mix.history}; n_decode to {grid.decodes[-1]}, asked {mix.decodes}; kv_decode to {grid.last_context}, "
-            f"asked {mix.mean} on average and at most {mix.longest}"
+            f"prefill_chunk to {grid.chunks[-1]}, asked {chunk}; kv_prefill to {grid.last_history}, asked "
+            f"{history}; n_decode to {grid.decodes[-1]}, asked {decodes}; kv_decode to {grid.last_context}, "
+            f"asked {mean} on average and at most {longest}"
         )
-        return MeasuredTime("attention", calls, calls * ns, "measured", self.bundle.source, domain, inside)
+        inside = self._inside(chunk, history, decodes, mean if split else longest)
+        return MeasuredTime("attention", self._layers, ns, "measured", self.bundle.source, domain, inside)
 
-    def _expert_line(self, tokens: int) -> MeasuredTime:
-        ns = self._layers * self._experts_ns(tokens)
-        return MeasuredTime("experts", self._layers, ns, "measured", self.bundle.source, f"asked {tokens} tokens")
+    def _expert_lines(self, rows: int) -> list[MeasuredTime]:
+        calls, tokens = self._layers, self._dp * rows
+        ns = calls * self._experts_ns(tokens)
+        lines = [MeasuredTime("experts", calls, ns, "measured", self.bundle.source, f"asked {tokens} tokens")]
+        if self._dp > 1 and self._all_reduce is not None:
+            for name, one in zip(("dispatch", "combine"), self._exchange_ns(rows), strict=True):
+                lines.append(MeasuredTime(name, calls, calls * one, "link", self._all_reduce.source))
+        return lines
 
     def _all_reduce_line(self, tokens: int) -> MeasuredTime:
         calls, source = 2 * self._layers, "" if self._all_reduce is None else self._all_reduce.source
         return MeasuredTime("all_reduce", calls, calls * self._all_reduce_ns(tokens), "link", source)
 
 
-def _check(bundle: Bundle, tp: int, ep: int, all_reduce: AllReduce | None, experts: Experts | None) -> None:
+def _check(bundle: Bundle, tp: int, ep: int, dp: int, all_reduce: AllReduce | None, experts: Experts | None) -> None:
     if bundle.tp != tp:
         raise InputError(f"the profiles are of tp {bundle.tp}, asked for was tp {tp}", file=bundle.folder)
     if tp > 1 and all_reduce is None:
         raise InputError(f"tp {tp} needs to know what an all-reduce takes (a RingLink or a measured table)")
+    if dp > 1 and all_reduce is None:
+        reason = "what its ranks exchange is priced by the halves of an all-reduce (a RingLink or a measured table)"
+        raise InputError(f"dp {dp} needs all_reduce: {reason}")
+    if dp > 1 and ep == 1 and experts is not None:
+        raise InputError(f"has whole experts only: dp {dp} takes enable_expert_parallel", file=bundle.folder)
     if tp > 1 and ep == 1 and bundle.moe is not None and has_table(bundle.folder, "moe") is None:
         raise InputError(f"has whole experts only (from tp1): tp {tp} takes ep {tp}", file=bundle.folder)
     if (bundle.moe is None) != (experts is None):
