@@ -83,7 +83,7 @@ class Walk:
             stop = stops.get((when, place.path))
             if stop is None:
                 whole = place.path == f"layers.{place.layer}"
-                over, turn = (place.last, 0 + whole) if when == "after" else (place.first, 3 - whole)
+                over, turn = (place.last, int(whole)) if when == "after" else (place.first, 3 - whole)
                 stop = stops[when, place.path] = _Stop(over - begin, turn, when, place.path, place.layer, [])
             stop.listeners.append(listener)
         self.stops = tuple(sorted(stops.values(), key=lambda stop: (stop.over, stop.turn)))
