@@ -160,17 +160,14 @@ class Crowd:
                 return False
             levels = found
             rates = levels[full]
-            used = _sums(links, count * rates, size)
-            for number in np.flatnonzero(used > room * (1 + 1e-9) + 1e-12):
-                if levels[number] == math.inf:  # it holds nobody back yet, and should
-                    on_it = np.flatnonzero((links == number).any(axis=1))
-                    levels[number] = level_at(rates[on_it], count[on_it], float(room[number]))
+            _limit_overfull(levels, links, count, rates, room)
             along = levels[links]
             lowest = along.argmin(axis=1)
             least = along[np.arange(len(active)), lowest]
             moves = np.flatnonzero(rates > least * _NEARLY)
             if len(moves) == 0:
-                self._rate[active], self._full[active], self._levels = rates, full, levels
+                self._rate[active], self._full[active] = rates, full
+                self._levels = np.where(levels < math.inf, levels, self._levels)  # slower ones keep theirs
                 return True
             full[moves] = links[moves, lowest[moves]]
         return False
@@ -236,6 +233,14 @@ def level_at(rates: Floats, counts: Floats, room: float) -> float:
     return float(levels[full[0]]) if len(full) else math.inf
 
 
+def _limit_overfull(levels: Floats, links: Numbers, count: Floats, rates: Floats, room: Floats) -> None:
+    """Give a level to each link that holds nobody back and should: more is on it than it has room for."""
+    used = _sums(links, count * rates, len(room))
+    for number in np.flatnonzero((used > room * (1 + 1e-9) + 1e-12) & np.isinf(levels)):
+        on_it = np.flatnonzero((links == number).any(axis=1))
+        levels[number] = level_at(rates[on_it], count[on_it], float(room[number]))
+
+
 def _sums(links: Numbers, values: Floats, size: int) -> Floats:
     """Return the sum of the values of the paths on each link."""
     sums: Floats = np.bincount(links.ravel(), np.repeat(values, links.shape[1]), size)  # type: ignore[assignment]
@@ -249,7 +254,7 @@ def _levels(links: Numbers, full: Numbers, count: Floats, room: Floats, before: 
     In the order of their levels the equations are triangular, or nearly so where levels are equal or not yet right.
 
     Args:
-        links: Numbers of the links that each path crosses.
+        links: Numbers of the links that each path crosses, ``[path, place on its way]``.
         full: Number of the link that holds it back.
         count: Its transfers.
         room: What those who are slower leave of each link.
