@@ -79,7 +79,7 @@ def _fix(full: Link, rate: float) -> None:
     """Give ``rate`` to every path on a full link that has none yet, and take it from the links that they cross."""
     for path in full.paths:
         if path.rate < 0:
-            path.rate = rate
+            path.rate, path.full = rate, full
             count = path.count
             taken = rate * count
             for link in path.links:

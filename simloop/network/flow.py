@@ -10,6 +10,7 @@ from simloop.clock import Event, sleep_ns
 from simloop.errors import InputError
 
 if TYPE_CHECKING:
+    from simloop.network.crowd import Crowd
     from simloop.network.link import Link
     from simloop.network.traffic import Group, Traffic
 
@@ -57,7 +58,7 @@ class Path:
 
     __slots__ = (
         *("_traffic", "latency_ns", "limited", "links", "name"),
-        *("arriving", "count", "flows", "group", "head", "mark", "rate", "served", "since", "waiting"),
+        *("arriving", "count", "flows", "full", "group", "head", "mark", "rate", "served", "since", "waiting"),
     )
 
     def __init__(self, links: tuple[Link, ...], traffic: Traffic, *, name: str = "") -> None:
@@ -123,7 +124,8 @@ class Path:
         self.rate = 0.0  # bytes per ns for each flow
         self.served = 0.0  # bytes, at the time `since`
         self.since = 0.0
-        self.group: Group | None = None
+        self.group: Group | Crowd | None = None
+        self.full: Link | None = None  # the link that holds it back, when its rate was last computed by filling
 
     def advance(self, at: float) -> None:
         """Serve every flow at the present rate up to the time ``at``, in ns."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
@@ -12,6 +12,9 @@ from simloop.clock import now_ns
 from simloop.errors import InputError, did_you_mean
 from simloop.network.flow import Flow, Path
 from simloop.network.traffic import Traffic
+
+if TYPE_CHECKING:
+    from simloop.network.crowd import Crowd
 
 __all__ = ["Link", "LinkUse", "Sharing", "check_bandwidth", "latency_in_ns"]
 
@@ -60,7 +63,7 @@ class Link:
 
     __slots__ = (
         *("_bandwidth_gb_s", "_path", "_traffic", "latency_ns", "limit", "name", "sharing"),
-        *("busy_since", "free", "line", "load", "mark", "paths", "rising", "room"),
+        *("busy_since", "crowd", "free", "line", "load", "mark", "paths", "rising", "room"),
         *("_busy_ns", "_bytes", "_cancelled", "_queued_ns", "_transfers"),
     )
 
@@ -83,6 +86,7 @@ class Link:
         self._path = Path((self,), self._traffic, name=name)
         self.paths: dict[Path, None] = {}  # the busy ones
         self.busy_since: float | None = None
+        self.crowd: Crowd | None = None  # who computes their rates, when they are many
         self.load = 0  # transfers under way on them
         self.line: deque[Flow] = deque()  # those that wait, because of a limit of this link or of another on their way
         self.free = self.limit or 0  # how many more may be under way, where there is a limit
@@ -110,7 +114,7 @@ class Link:
     @property
     def rate_gb_s(self) -> float:
         """What it carries at this instant, in GB/s."""
-        self._traffic.settle()
+        self._show()
         return sum(path.rate * path.count for path in self.paths)
 
     @property
@@ -133,7 +137,7 @@ class Link:
 
     def use(self) -> LinkUse:
         """Return what the link has done so far."""
-        self._traffic.settle()
+        self._show()
         busy_ns, nbytes = self._busy_ns, self._bytes
         if self.busy_since is not None and self._traffic.is_running():
             now = now_ns()
@@ -141,13 +145,19 @@ class Link:
             nbytes += round(sum(path.carried(now) for path in self.paths))
         return LinkUse(nbytes, self._transfers, self._cancelled, round(busy_ns), round(self._queued_ns))
 
+    def _show(self) -> None:
+        """Make what the paths say true at this instant."""
+        self._traffic.settle()
+        if self.crowd is not None:
+            self.crowd.write_back()
+
     # What follows is for Traffic.
 
     def forget(self) -> None:
         """Be as new, but for what was counted."""
         self.paths.clear()
         self.line.clear()
-        self.load, self.free, self.busy_since = 0, self.limit or 0, None
+        self.load, self.free, self.busy_since, self.crowd = 0, self.limit or 0, None, None
 
     def add_path(self, path: Path, at: float) -> None:
         """Note that ``path`` is busy from the time ``at``."""

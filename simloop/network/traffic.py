@@ -19,10 +19,14 @@ from simloop.network.flow import Flow
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from simloop.network.crowd import Crowd
     from simloop.network.flow import Path
     from simloop.network.link import Link
 
 __all__ = ["Group", "Traffic"]
+
+MANY = 256
+"""So many paths that share links make a :class:`Crowd`; a quarter of them, and it is none any more."""
 
 
 class Group:
@@ -31,18 +35,18 @@ class Group:
     Attributes:
         paths: They share links, directly or over others.
         due: When the first transfer on them ends, in ns; ``inf`` while the links are down.
-        replaced: Whether the rates were computed anew since.
+        serial: Which entry of the engine's heap is valid; 0 is none: the rates were computed anew since.
     """
 
-    __slots__ = ("due", "paths", "replaced")
+    __slots__ = ("due", "paths", "serial")
 
     def __init__(self, paths: list[Path], at: float) -> None:
         self.paths = paths
-        self.replaced = False
+        self.serial = 0
         soonest = math.inf
         for path in paths:  # every path was served up to `at`
             if path.group is not None:
-                path.group.replaced = True
+                path.group.serial = 0
             path.group = self
             if path.rate > 0:
                 left = (path.head - path.served) / path.rate
@@ -66,7 +70,7 @@ class Traffic:
         self._changed: dict[Path, None] = {}
         self._busy: dict[Path, None] = {}
         self._lined: dict[Path, None] = {}  # where anything has had to wait
-        self._groups: list[tuple[float, int, Group]] = []
+        self._groups: list[tuple[float, int, Group | Crowd]] = []
 
     def start(self, path: Path, nbytes: int) -> Flow:
         """Begin a transfer, or put it in line when the path has as many as it may."""
@@ -93,7 +97,7 @@ class Traffic:
             return
         path = flow.path
         was_in_line = flow.level is None and flow not in path.arriving
-        path.advance(now)
+        self._advance(path, now)
         carried = path.remove(flow)
         for link in path.links:
             link.note_cancelled(carried)
@@ -117,7 +121,7 @@ class Traffic:
         if self._changed:
             changed, self._changed = self._changed, {}
             self._rearrange(changed, now)
-        while self._groups and self._groups[0][2].replaced:
+        while self._groups and self._groups[0][2].serial != self._groups[0][1]:
             heappop(self._groups)
         if self._groups and self._groups[0][0] < math.inf:
             due = self._groups[0][0]
@@ -157,12 +161,18 @@ class Traffic:
         """End what is due, in order, each at its own time; what that changes may let more end before ``now``."""
         slack = _slack_ns(now)
         while self._groups and self._groups[0][0] <= now + slack:
-            _, _, group = heappop(self._groups)
-            if not group.replaced:
+            _, serial, group = heappop(self._groups)
+            if group.serial == serial:
                 self._finish(group, min(group.due, now), slack)
 
-    def _finish(self, group: Group, at: float, slack: float) -> None:
+    def _finish(self, group: Group | Crowd, at: float, slack: float) -> None:
         changed = []
+        if not isinstance(group, Group):
+            for path, reach in group.due_paths(at, slack):
+                group.pull(path, at)
+                changed += self._end(path, path.pop_done(reach), at)
+            self._rearrange(dict.fromkeys(changed), at)
+            return
         for path in group.paths:
             path.served = served = path.served + path.rate * (at - path.since)  # path.advance, without the call
             path.since = at
@@ -237,23 +247,73 @@ class Traffic:
 
     def _rearrange(self, changed: Iterable[Path], at: float) -> None:
         """Admit what came, and compute the rates of everything that shares a link with a changed path."""
-        links = {}
+        links: dict[Link, None] = {}
+        crowds: dict[Crowd, None] = {}
         for path in changed:
-            path.advance(at)
+            self._advance(path, at)
             arriving, path.arriving = path.arriving, []
             for flow in arriving:
                 self._admit(path, flow)
+            home = path.links[0].crowd
+            inside = home is not None and home.holds(path)
             self._note_busy(path, at)
-            links.update(dict.fromkeys(path.links))
+            if home is not None and inside:
+                crowds[home] = None
+                if path.count:
+                    home.push(path, at)
+            else:
+                links.update(dict.fromkeys(path.links))
+        for crowd in crowds:
+            if not all(link.crowd is crowd for link in links if link.paths) or not self._level(crowd):
+                self._dissolve(crowd, links, at)
+        for other in {link.crowd: None for link in links}:
+            if other is not None:
+                self._dissolve(other, links, at)
+        self._group(links, at)
+
+    def _group(self, links: Iterable[Link], at: float) -> None:
+        """Compute the rates of everything that shares a link with these, by filling."""
         self._serial += 1
         for found_links, paths in components(links, self._serial):
             for path in paths:
                 if path.since != at:
                     path.advance(at)
             fill(found_links, paths)
-            group = Group(paths, at)
-            self._serial += 1
-            heappush(self._groups, (group.due, self._serial, group))
+            self._push(Group(paths, at) if len(paths) < MANY else self._crowd(found_links, paths, at))
+
+    def _crowd(self, links: list[Link], paths: list[Path], at: float) -> Crowd:
+        from simloop.network.crowd import Crowd  # numpy is slow to import, and seldom needed
+
+        return Crowd(links, paths, at)
+
+    def _level(self, crowd: Crowd) -> bool:
+        """Let a crowd compute its rates; return False if it is one no more."""
+        if crowd.busy < MANY // 4 or not crowd.level():
+            return False
+        self._push(crowd)
+        return True
+
+    def _dissolve(self, crowd: Crowd, links: dict[Link, None], at: float) -> None:
+        """Let the paths of a crowd be on their own again, and their links be looked at."""
+        crowd.advance(at)
+        crowd.write_back()
+        crowd.serial = 0
+        for link in crowd.links:
+            if link.crowd is crowd:
+                link.crowd = None
+                links[link] = None
+
+    def _push(self, group: Group | Crowd) -> None:
+        self._serial += 1
+        group.serial = self._serial
+        heappush(self._groups, (group.due, self._serial, group))
+
+    def _advance(self, path: Path, at: float) -> None:
+        """Serve a path up to the time ``at``."""
+        if path.group is None or isinstance(path.group, Group):
+            path.advance(at)
+        else:
+            path.group.pull(path, at)
 
     def _note_busy(self, path: Path, at: float) -> None:
         """Tell the links whether ``path`` is busy."""
@@ -265,8 +325,10 @@ class Traffic:
             del self._busy[path]
             for link in path.links:
                 link.drop_path(path, at)
-            if path.group is not None:
-                path.group.replaced = True
+            if isinstance(path.group, Group):
+                path.group.serial = 0
+            elif path.group is not None:
+                path.group.drop(path)
             path.forget()
 
 
