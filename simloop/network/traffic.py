@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from simloop.clock import now_ns
 from simloop.network.fairness import components, fill
 from simloop.network.flow import Flow
+from simloop.network.lines import let_in, line_up, step_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,7 +82,8 @@ class Traffic:
         self._finish_until(now)
         flow = Flow(path, nbytes, now)
         if path.limited:
-            self._line_up(flow)
+            self._lined[path] = None
+            self._touch_all(line_up(flow))
         else:
             path.arriving.append(flow)
             self.touch(path)
@@ -102,7 +104,7 @@ class Traffic:
         for link in path.links:
             link.note_cancelled(carried)
         if path.limited:
-            self._step_out(flow, was_in_line)
+            self._touch_all(step_out(flow, was_in_line=was_in_line))
         if not path.arriving:
             self._note_busy(path, now)  # not later: this may be the end of the run
         self.touch(path)
@@ -111,6 +113,10 @@ class Traffic:
         """Compute the rates around ``path`` anew before the clock moves."""
         self._changed[path] = None
         self._arm(now_ns())
+
+    def _touch_all(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            self.touch(path)
 
     def settle(self) -> None:
         """Bring everything up to the present, so that what is asked next is true at this instant."""
@@ -197,49 +203,7 @@ class Traffic:
             return [path]
         for link in path.limited:
             link.free += len(done)
-        return [path, *self._let_in(path.limited)]
-
-    def _line_up(self, flow: Flow) -> None:
-        """Put a flow at the end of the line of each limited link on its way; it may be the first in all of them."""
-        path = flow.path
-        self._lined[path] = None
-        path.waiting += 1
-        for link in path.limited:
-            link.line.append(flow)
-        for changed in self._let_in(path.limited):
-            self.touch(changed)
-
-    def _step_out(self, flow: Flow, was_in_line: bool) -> None:
-        """Give back the places of a cancelled flow: those in the lines, or those on the links."""
-        path = flow.path
-        path.waiting -= was_in_line
-        for link in path.limited:
-            if was_in_line:
-                link.line.remove(flow)
-            else:
-                link.free += 1
-        for changed in self._let_in(path.limited):
-            self.touch(changed)
-
-    def _let_in(self, links: Iterable[Link]) -> list[Path]:
-        """Let flows begin that are the first in all of their lines and find a place on each link.
-
-        Nobody overtakes: who waits for one link holds up those behind on the others (head-of-line blocking). Lines
-        keep the order in which flows came, so two never wait for each other.
-        """
-        entered, look = [], list(links)
-        while look:
-            line = look.pop().line
-            while line and all(link.free > 0 and link.line[0] is line[0] for link in line[0].path.limited):
-                flow = line[0]
-                for link in flow.path.limited:
-                    link.line.popleft()
-                    link.free -= 1
-                    look.append(link)  # whoever is first there now
-                flow.path.waiting -= 1
-                flow.path.arriving.append(flow)
-                entered.append(flow.path)
-        return entered
+        return [path, *let_in(path.limited)]
 
     def _admit(self, path: Path, flow: Flow) -> None:
         self._serial += 1
