@@ -13,10 +13,13 @@ import attrs
 from simloop.clock import Event, add_note, now_ns, sleep_until_ns
 from simloop.errors import InputError, PolicyError, SimulationError, did_you_mean
 from simloop.network import Fabric
+from simloop.serving.books import close_books, take_sample
 from simloop.serving.cohort import Cohort
 from simloop.serving.generation import Generation
+from simloop.serving.hand_over import let_go, take_back
 from simloop.serving.hooks import Hook, Hooks, Listener, Moment, OperatorHook
-from simloop.serving.kv_transfer import SendKV, check_send, stream_kv
+from simloop.serving.intake import enqueue
+from simloop.serving.kv_transfer import SendKV, check_send, expect, forget_kv, stream_kv
 from simloop.serving.loads import LoadIndex
 from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import never_suspends, where_raised
@@ -160,16 +163,16 @@ class Cluster:
             by, first_layers = self.kv_by, first_layers or self.first_layers
         check_send(by, first_layers, source.model.num_layers)
         if request.kv_at is not None:
-            request.kv_at.forget_kv(request)
+            forget_kv(request.kv_at, request)
         request.kv_at = target
-        target.expect(request)
+        expect(target, request)
         try:
             if target.preload is not None:
                 await target.preload.take(request)
             await self._fire("kv_sent", request)
             stream = await stream_kv(request, self.network.path(source.name, target.name), by, first_layers)
         except BaseException:
-            target.forget_kv(request)
+            forget_kv(target, request)
             request.kv_at = None
             raise
         if len(stream.arrival_ns) < len(stream.parts):
@@ -419,16 +422,16 @@ class Cluster:
         reason = cancelled or worker.refusal(request)
         sent_to, request.kv_at = request.kv_at, None
         if sent_to is not None and (sent_to is not worker or reason is not None):
-            sent_to.forget_kv(request)
+            forget_kv(sent_to, request)
         if source is worker and reason is None:
-            worker.take_back(request)
+            take_back(worker, request)
             return True
         if source is not None:
-            source.let_go(request)
+            let_go(source, request)
             if sent_to is not worker:
                 request.forget_computed()
         if reason is None:
-            worker.enqueue(request)
+            enqueue(worker, request)
         else:
             request.worker = worker
             self._give_up(request, reason, Status.FAILED if cancelled else Status.REJECTED)
@@ -480,8 +483,8 @@ class Cluster:
         end_ns = now_ns()
         left = dict.fromkeys(self._routing)  # some of them run as well
         for worker in self.workers:
-            left.update(dict.fromkeys(worker.close_books()))
-            worker.take_sample(end_ns)
+            left.update(dict.fromkeys(close_books(worker)))
+            take_sample(worker, end_ns)
         for request in left:
             request.status = Status.UNFINISHED
             request.reason = "the cluster stopped"

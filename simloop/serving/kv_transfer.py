@@ -25,8 +25,18 @@ from simloop.network import Path, Stream, split
 
 if TYPE_CHECKING:
     from simloop.serving.request import Request
+    from simloop.serving.worker import Worker
 
-__all__ = ["Departure", "Preload", "SendKV", "check_send", "layers_done_ns", "stream_kv"]
+__all__ = [
+    "Departure",
+    "Preload",
+    "SendKV",
+    "check_send",
+    "expect",
+    "forget_kv",
+    "layers_done_ns",
+    "stream_kv",
+]
 
 SendKV = Literal["whole", "layer", "block"]
 
@@ -114,6 +124,21 @@ def check_send(by: str, first_layers: int | None, num_layers: int) -> None:
         raise InputError(f"first_layers goes with KV that is sent by layer, not {by}")
     if not 0 < first_layers <= num_layers:
         raise InputError(f"first_layers: found {first_layers}, expected 1 to {num_layers}, the layers of the model")
+
+
+def expect(worker: Worker, request: Request) -> None:
+    """Count a request whose keys and values are sent here."""
+    worker.coming[request] = None
+    worker.load_changed()
+
+
+def forget_kv(worker: Worker, request: Request) -> None:
+    """Give a request's place in the preload buffer to the next one: it is not needed any more."""
+    worker.incoming.pop(request, None)
+    if worker.coming.pop(request, 0) is None:
+        worker.load_changed()
+    if worker.preload is not None:
+        worker.preload.release(request)
 
 
 async def stream_kv(request: Request, over: Path, by: SendKV, first_layers: int | None) -> Stream:

@@ -13,6 +13,8 @@ import attrs
 
 from simloop.clock import Event, now_ns, sleep_ns, sleep_until_ns
 from simloop.serving.batch import Batch
+from simloop.serving.books import commit
+from simloop.serving.hand_over import begin_departures, wait_for_layers
 from simloop.serving.worker import Worker
 
 __all__ = ["Lockstep"]
@@ -83,20 +85,20 @@ class Lockstep:
         longest, walk = max(durations), self.ranks[0].walk
         end_ns = start_ns + longest
         for rank in self.ranks:
-            rank.begin_departures(start_ns, end_ns)
+            begin_departures(rank, start_ns, end_ns)
         if walk is None:
             await sleep_until_ns(end_ns)
         else:
             await walk.run(batches, batches[durations.index(longest)], longest)
         for rank, batch in zip(self.ranks, batches, strict=True):
             if rank.incoming:
-                await rank.wait_for_layers(batch, start_ns, end_ns)
+                await wait_for_layers(rank, batch, start_ns, end_ns)
         self._record(start_ns, tokens, most)
         for rank in self.ranks:
             rank.executing = False
         for rank, batch, worked in zip(self.ranks, batches, working, strict=True):
             if worked:
-                rank.commit(batch, start_ns)
+                commit(rank, batch, start_ns)
             else:
                 rank.stand_down()
         for rank in self.ranks:

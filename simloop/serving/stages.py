@@ -19,7 +19,9 @@ from simloop.clock import now_ns, sleep_ns
 from simloop.hardware import IterationShape
 from simloop.network import Channel
 from simloop.serving.batch import Batch
+from simloop.serving.books import commit
 from simloop.serving.cohort import Cohort
+from simloop.serving.hand_over import begin_departures, wait_for_layers
 from simloop.serving.walk import Walk
 from simloop.serving.worker import Worker
 
@@ -113,7 +115,7 @@ class Stages:
         batch.store()
         sends = [self.timing.send_ns(batch, stage) for stage in stages]
         if self.worker.departing:  # as if no other micro-batch were in the way
-            self.worker.begin_departures(now_ns(), now_ns() + sum(work) + sum(sends))
+            begin_departures(self.worker, now_ns(), now_ns() + sum(work) + sum(sends))
         await self._channels[0].put(_Flight(batch, now_ns(), work, sends))
 
     async def _book_oldest(self) -> Cohort:
@@ -121,10 +123,10 @@ class Stages:
         worker, flight = self.worker, await self._channels[-1].get()
         batch = flight.batch
         if worker.incoming:
-            await worker.wait_for_layers(batch, flight.start_ns, now_ns())
+            await wait_for_layers(worker, batch, flight.start_ns, now_ns())
         self.in_flight -= 1
         worker.decoding = batch.cohort
-        worker.commit(batch, self._since_ns)
+        commit(worker, batch, self._since_ns)
         self._since_ns = now_ns()
         if worker.news.moments:
             await worker.news.tell()

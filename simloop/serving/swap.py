@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from simloop.errors import PolicyError
+from simloop.serving.books import join
 from simloop.serving.request import Phase, Request
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def swap_in(worker: Worker, request: Request) -> None:
     drop(worker, request)
     request._blocks = blocks
     worker.running[request] = None
-    worker._join(request, worker.decoding)
+    join(worker, request, worker.decoding)
     worker.news.add("resumed", request)
     worker.warm_up_ns += space.copy_ns(blocks, worker.iterations, back=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import insort
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -15,15 +14,18 @@ from simloop.errors import PolicyError
 from simloop.hardware import Device, TimingModel
 from simloop.model import Model
 from simloop.serving.batch import Batch
+from simloop.serving.books import commit, end, join, leave, state
 from simloop.serving.cohort import Cohort
 from simloop.serving.engine import Engine
+from simloop.serving.hand_over import begin_departures, go_on, hand_back, wait_for_layers
 from simloop.serving.hooks import Hooks
+from simloop.serving.intake import put_in_queue, read_inbox
 from simloop.serving.kv import KVBlocks
-from simloop.serving.kv_transfer import Departure, Preload, layers_done_ns
+from simloop.serving.kv_transfer import Departure, Preload
 from simloop.serving.news import News
 from simloop.serving.policy import where_raised
 from simloop.serving.recorder import Recorder
-from simloop.serving.request import Phase, Request, Status, urgency
+from simloop.serving.request import Phase, Request, Status
 from simloop.serving.swap import SwapSpace, drop, swap_in, swap_out
 from simloop.serving.walk import Walk
 
@@ -162,36 +164,36 @@ class Worker:
             self.executing = True
             end_ns = start_ns + self.timing.iteration_ns(batch) + self.warm_up_ns
             if self.departing:
-                self.begin_departures(start_ns, end_ns)
+                begin_departures(self, start_ns, end_ns)
             if self.walk is None:
                 await sleep_until_ns(end_ns)
             else:
                 await self.walk.run([batch], batch, end_ns - start_ns)
             if self.incoming:
-                await self.wait_for_layers(batch, start_ns, end_ns)
+                await wait_for_layers(self, batch, start_ns, end_ns)
             self.executing = False
             self.warm_up_ns = 0
-            self.commit(batch, start_ns)
+            commit(self, batch, start_ns)
             if self.news.moments:
                 await self.news.tell()
 
     async def next_batch(self) -> Batch:
         """Ask the scheduling policy what to do; an empty batch is nothing.
 
-        From here to :meth:`commit` or :meth:`stand_down` the worker is busy, and nobody is taken away from it.
+        From here to ``commit`` or :meth:`stand_down` the worker is busy, and nobody is taken away from it.
 
         Raises:
             PolicyError: It raised, or what it returned cannot be run; the message names it, the time and the worker.
         """
         self.busy = True
         if self._returned:
-            self._go_on()
+            go_on(self)
         try:
             batch = await self.schedule(self)
             if self.news.moments:
                 await self.news.tell()
             if self.inbox:
-                self._read_inbox()
+                read_inbox(self)
             if batch is None:
                 batch = self.batch()
             if batch.worker is not self or batch.spent:
@@ -205,12 +207,6 @@ class Worker:
             raise self._policy_error(error) from error
         return batch
 
-    def _go_on(self) -> None:
-        for request in self._returned:
-            if request.phase is Phase.PAUSED:  # nobody has aborted it meanwhile
-                self._join(request, self.decoding)
-        self._returned.clear()
-
     def _policy_error(self, error: BaseException) -> PolicyError:
         raised = f"{error}" if isinstance(error, PolicyError) else f"{type(error).__name__}: {error}"
         return PolicyError(
@@ -218,137 +214,21 @@ class Worker:
             f"(t = {now_ns() / 1e9:.9f} s, {self.describe()})"
         )
 
-    def begin_departures(self, start_ns: int, end_ns: int) -> None:
-        """Tell those who send KV while it is made when the iteration is done that starts now."""
-        for departure in self.departing:
-            departure.span_ns = start_ns, end_ns
-            departure.begun.set()
-        self.departing.clear()
-
-    async def wait_for_layers(self, batch: Batch, start_ns: int, end_ns: int) -> None:
-        """Prolong an iteration that needs keys and values which were still on their way when it started."""
-        streams = [self.incoming.pop(request) for request, _ in batch.prefills if request in self.incoming]
-        if not streams:
-            return
-        for stream in streams:
-            await stream.arrived()
-        await sleep_until_ns(layers_done_ns((stream.arrival_ns for stream in streams), start_ns, end_ns))
-
     def stand_down(self) -> None:
         """Let go of what a busy worker is protected from: there is no iteration after all, or it is over."""
         self.busy = False
         if self._aborted:
-            self._drop_aborted(now_ns())
-
-    def _read_inbox(self) -> None:
-        while self.inbox:
-            self._queue(self.inbox.popleft())
-        self.wake.set()
+            self.drop_aborted(now_ns())
 
     async def idle(self) -> None:
         """Wait until there may be something to do."""
         if self.wake.is_set():  # something changed while the policy ran: ask it again, but let the others run
             await sleep_ns(0)
             return
-        state = self._state(now_ns())
+        before = state(self, now_ns())
         await self.wake.wait()
         if now_ns() >= self._next_sample_ns:  # what it was while nothing happened
-            self.records.sample(*state)
-
-    def commit(self, batch: Batch, start_ns: int) -> None:
-        """Book what an iteration has done: tokens, first tokens, ends, KV blocks given back."""
-        end_ns = now_ns()
-        self.iterations += 1
-        self.busy_ns += end_ns - start_ns
-        if batch.decodes:
-            cohort = batch.cohort
-            self.generated += cohort.size
-            finished = cohort.advance(end_ns)
-            if self.news.listened or self.hooks.by_moment["token"]:
-                self.news.add_tokens(self.running, cohort, end_ns)
-            if len(finished) > 1:  # together, but their blocks are freed in order of admission
-                finished = sorted(finished, key=_rank)
-            for request in finished:
-                self._close_segment(request, cohort)
-                self._end(request, Status.FINISHED, end_ns)
-        for request, tokens in batch.prefills:
-            self.prefilled += tokens
-            if not batch.stored:
-                request._computed += tokens
-            if request._batch is batch:
-                request._batch = None
-                if request.to_prefill == 0:
-                    self._prompt_read(request, batch.cohort, end_ns)
-        self.busy = False
-        if self._aborted:
-            self._drop_aborted(end_ns)
-        if self.check is not None:
-            self.check(self, batch)
-        if end_ns >= self._next_sample_ns:
-            self.take_sample(end_ns)
-
-    def _prompt_read(self, request: Request, cohort: Cohort, end_ns: int) -> None:
-        del self.prefilling[request]
-        self.generated += 1
-        request._generated += 1
-        request._segment_ns = end_ns
-        if request.first_token_ns < 0:
-            request.first_token_ns = end_ns
-            self.news.add("first_token", request, end_ns)
-        self.news.add_token(request, end_ns)
-        if request._generated == request.output_tokens:
-            request._joined = cohort.step
-            self._close_segment(request, cohort)
-            self._end(request, Status.FINISHED, end_ns)
-        elif request._departure is not None:
-            self._depart(request, cohort, request._departure)
-        else:
-            self._join(request, cohort)
-
-    def _join(self, request: Request, cohort: Cohort) -> None:
-        cohort.join(request)
-        request.phase = Phase.DECODING
-        if request.listeners is not None:
-            self.news.listened[request] = None
-
-    def _depart(self, request: Request, cohort: Cohort, departure: Departure) -> None:
-        """Let a request go that was handed back before its iteration."""
-        request._joined = cohort.step
-        self._close_segment(request, cohort)
-        del self.running[request]
-        self.leaving[request] = None
-        request.phase = Phase.ROUTING
-        for index in self.loads:
-            index.changed(self)
-        departure.over.set()
-
-    def _leave(self, request: Request) -> None:
-        cohort = request._cohort or self.decoding
-        cohort.leave(request)
-        self.news.listened.pop(request, None)
-        self._close_segment(request, cohort)
-
-    def _close_segment(self, request: Request, cohort: Cohort) -> None:
-        self.records.segment(request.id, cohort.row, request._segment_ns, request._joined, cohort.step)
-        request._segment_ns = -1
-
-    def _end(self, request: Request, status: Status, end_ns: int, reason: str | None = None) -> None:
-        if request.phase is not Phase.WAITING:
-            self.running.pop(request, None)
-            self.leaving.pop(request, None)
-            self.news.listened.pop(request, None)
-            self._free_blocks(request)
-        if self.preload is not None or self.incoming:
-            self.forget_kv(request)
-        request.status = status
-        request.reason = reason
-        request.phase = Phase.DONE
-        request.finish_ns = end_ns
-        for index in self.loads:
-            index.changed(self)
-        self.news.add("finished" if status is Status.FINISHED else "failed", request, end_ns)
-        if self.on_end is not None:
-            self.on_end(request)
+            self.records.sample(*before)
 
     # -- what a router calls -----------------------------------------------------------------------------------
 
@@ -358,6 +238,11 @@ class Worker:
         waiting = len(self.waiting) + len(self.inbox) + len(self.arriving)
         return waiting + len(self.running) + len(self.swapped) + len(self.coming)
 
+    def load_changed(self) -> None:
+        """Tell the indices that find the least loaded worker."""
+        for index in self.loads:
+            index.changed(self)
+
     def refusal(self, request: Request) -> str | None:
         """Return why the request can never be served here, or None if it can."""
         total = request.prompt_tokens + request.output_tokens
@@ -366,37 +251,6 @@ class Worker:
         if self.kv.blocks_for(total - 1) > self.kv.total:
             return f"larger than the KV memory of {self.group} ({self.kv.total * self.kv.block_size} tokens)"
         return None
-
-    def enqueue(self, request: Request) -> None:
-        """Put a request at the end of the queue, or on its way there."""
-        request.worker = self
-        request.phase = Phase.WAITING
-        self.coming.pop(request, None)
-        if self.request_ns:
-            self.arriving.append(request)
-            asyncio.get_running_loop().call_later(self.request_ns / 1e9, self._arrive, request)
-        else:
-            self._receive(request)
-        for index in self.loads:
-            index.changed(self)
-
-    def _arrive(self, request: Request) -> None:
-        if request in self.arriving:  # nobody has aborted it meanwhile
-            self.arriving.remove(request)
-            self._receive(request)
-
-    def _receive(self, request: Request) -> None:
-        if self.async_scheduling and self.executing:
-            self.inbox.append(request)
-        else:
-            self._queue(request)
-        self.wake.set()
-
-    def _queue(self, request: Request) -> None:
-        if self.engine.scheduling_policy == "priority":
-            insort(self.waiting, request, key=urgency)
-        else:
-            self.waiting.append(request)
 
     def abort(self, request: Request, reason: str) -> None:
         """End a request before its time: at once, or when the iteration is over that is being scheduled or runs."""
@@ -470,7 +324,7 @@ class Worker:
         request._preempted = True
         self.preemptions += 1
         if self.engine.scheduling_policy == "priority":
-            self._queue(request)
+            put_in_queue(self, request)
         else:
             self.waiting.appendleft(request)
         self.wake.set()
@@ -505,7 +359,7 @@ class Worker:
         if request.phase is not Phase.DECODING or request.worker is not self:
             raise PolicyError(f"{request!r} was paused on {self.name}, where it does not decode")
         self._check_at_hand(request, "paused")
-        self._leave(request)
+        leave(self, request)
         request.phase = Phase.PAUSED
         self.paused[request] = None
         self.news.add_turn("paused", "resumed", request)
@@ -520,7 +374,7 @@ class Worker:
         if request not in self.paused:
             raise PolicyError(f"{request!r} was resumed on {self.name}, where it is not paused")
         del self.paused[request]
-        self._join(request, self.decoding)
+        join(self, request, self.decoding)
         self.news.add_turn("resumed", "paused", request)
 
     def hand_back(self, request: Request) -> None:
@@ -535,66 +389,7 @@ class Worker:
         Raises:
             PolicyError: It does not run here, or the batch does not read all of its prompt, or ends it.
         """
-        if any(request is aborted for aborted, _ in self._aborted):
-            return
-        if request._batch is not None:
-            self._check_between("handed back")
-            self._hand_back_after(request, request._batch)
-        else:
-            self._stop(request, "handed back")
-            request.phase = Phase.ROUTING
-            self.leaving[request] = None
-            for index in self.loads:
-                index.changed(self)
-        self.forget_kv(request)
-        if self.on_hand_back is not None:
-            self.on_hand_back(request)
-
-    def _hand_back_after(self, request: Request, batch: Batch) -> None:
-        if request not in batch.completing or request._departure is not None:
-            raise PolicyError(
-                f"{request!r} was handed back on {self.name}, and the batch does not read all of its prompt, or ends it"
-            )
-        departure = Departure(request.computed + request.to_prefill, request.computed)
-        request._departure = departure
-        self.departing.append(departure)
-
-    def forget_kv(self, request: Request) -> None:
-        """Give a request's place in the preload buffer to the next one: it is not needed any more."""
-        self.incoming.pop(request, None)
-        if self.coming.pop(request, 0) is None:
-            for index in self.loads:
-                index.changed(self)
-        if self.preload is not None:
-            self.preload.release(request)
-
-    def expect(self, request: Request) -> None:
-        """Count a request whose keys and values are sent here."""
-        self.coming[request] = None
-        for index in self.loads:
-            index.changed(self)
-
-    def let_go(self, request: Request) -> None:
-        """Free the KV blocks of a request that was handed back; what it had computed is lost unless it was sent."""
-        del self.leaving[request]
-        self._free_blocks(request)
-        request._reserved = False
-        self.wake.set()
-
-    def take_back(self, request: Request) -> None:
-        """Go on with a request that was handed back here and routed here again; its KV blocks never left."""
-        del self.leaving[request]
-        self.running[request] = None
-        if request.to_prefill > 1:
-            request.phase = Phase.PREFILLING
-            self.prefilling[request] = None
-        else:
-            request.phase = Phase.PAUSED
-            self._returned.append(request)
-        self.news.add("resumed", request)
-        self.wake.set()
-        for index in self.loads:
-            index.changed(self)
+        hand_back(self, request)
 
     async def changed(self) -> None:
         """Wait until a request arrives, or anything else happens that a policy may want to react to.
@@ -612,43 +407,13 @@ class Worker:
 
     # -- the rest ----------------------------------------------------------------------------------------------
 
-    def take_sample(self, time_ns: int) -> None:
-        """Record one row of the time series, and say when the next is due."""
-        interval = self.sample_interval_ns
-        self._next_sample_ns = time_ns - time_ns % interval + interval
-        self.records.sample(*self._state(time_ns))
-
-    def _state(self, time_ns: int) -> tuple[int, ...]:
-        return (
-            self.index,
-            time_ns,
-            len(self.running),
-            len(self.waiting) + len(self.inbox) + len(self.arriving) + len(self.swapped),
-            self.kv.used,
-            self.kv.total,
-            self.generated,
-            self.prefilled,
-            self.preemptions,
-            self.busy_ns,
-            self.iterations,
-        )
-
-    def close_books(self) -> list[Request]:
-        """At the end of a run that was cut short: close the segments, and return who was still here."""
-        for request in list(self.running):
-            if request.phase is Phase.DECODING:
-                self._leave(request)
-            elif request._segment_ns >= 0:
-                self._close_segment(request, self.decoding)
-        return [*self.running, *self.swapped, *self.waiting, *self.inbox, *self.arriving]
-
     def _stop(self, request: Request, verb: str) -> None:
         self._check_between(verb)
         if request.worker is not self or request not in self.running:
             raise PolicyError(f"{request!r} was {verb} on {self.name}, where it does not run")
         self._check_at_hand(request, verb)
         if request.phase is Phase.DECODING:
-            self._leave(request)
+            leave(self, request)
         self.prefilling.pop(request, None)
         self.paused.pop(request, None)
         del self.running[request]
@@ -676,10 +441,11 @@ class Worker:
             self._stop(request, "aborted")
         else:
             return
-        self._end(request, Status.FAILED, time_ns, reason)
+        end(self, request, Status.FAILED, time_ns, reason)
         self.wake.set()
 
-    def _drop_aborted(self, end_ns: int) -> None:
+    def drop_aborted(self, end_ns: int) -> None:
+        """End those who were to be aborted, but for those whom a micro-batch still has."""
         aborted, self._aborted = self._aborted, []
         for request, reason in aborted:
             if request.in_flight:
@@ -697,10 +463,6 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} on {self.device.name}: {len(self.waiting)} waiting, {len(self.running)} running>"
-
-
-def _rank(request: Request) -> int:
-    return request._rank
 
 
 def cancelling() -> bool:
