@@ -64,8 +64,9 @@ class Crowd:
             link.crowd = self
         for path in paths:
             slot = self._slot(path)
-            self._rate[slot], self._full[slot] = path.rate, self._numbers[path.full] if path.full else 0
+            self._full[slot] = self._numbers[path.full] if path.full else 0
             self.push(path, at)
+            self._rate[slot] = path.rate  # 0 where a link is down
         self._from, self._grown = math.inf, set()
         self._find_due()
 
@@ -94,6 +95,8 @@ class Crowd:
         if before == 0:
             self._rate[slot] = path.rate if path.rate > 0 else math.inf
             self.busy += 1
+            if path.group is not None:
+                path.group.serial = 0
             path.group = self
             for link in path.links:
                 link.crowd = self
@@ -268,7 +271,7 @@ def _levels(links: Numbers, full: Numbers, count: Floats, room: Floats, before: 
     cells = place[links] * size + place[full][:, None]
     matrix = np.bincount(cells.ravel(), np.repeat(count, width), (size + 1) * size).reshape(size + 1, size)[:size]
     solved = _solve_blocks(matrix.astype(np.float64, copy=False), room[holding])
-    if solved is None or not (solved > -1e-9 * room[holding]).all():
+    if solved is None or not (solved >= -1e-9 * room[holding]).all():
         return None
     levels = np.full(len(room), math.inf)
     levels[holding] = np.maximum(solved, 0.0)

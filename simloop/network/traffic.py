@@ -227,12 +227,10 @@ class Traffic:
                     home.push(path, at)
             else:
                 links.update(dict.fromkeys(path.links))
-        for crowd in crowds:
-            if not all(link.crowd is crowd for link in links if link.paths) or not self._level(crowd):
+        bridged = {link.crowd: None for link in links if link.crowd is not None}  # by paths that come from elsewhere
+        for crowd in {**bridged, **crowds}:
+            if crowd in bridged or not self._level(crowd):
                 self._dissolve(crowd, links, at)
-        for other in {link.crowd: None for link in links}:
-            if other is not None:
-                self._dissolve(other, links, at)
         self._group(links, at)
 
     def _group(self, links: Iterable[Link], at: float) -> None:

@@ -287,3 +287,31 @@ def test_layers_that_were_there_cost_nothing() -> None:
     assert layers_done_ns([], 100, 140) == 140
     assert layers_done_ns([[0, 0, 0, 150]], 100, 140) == 160
     assert layers_done_ns([[130, 130, 130, 130], [0, 0, 150, 150]], 100, 140) == 170
+
+
+def test_who_is_routed_to_where_the_prompt_is_read_goes_on_there() -> None:
+    async def stay(request: Request, cluster: Cluster) -> Worker:
+        return cluster.workers[0]
+
+    cluster = disaggregated()
+    cluster.route = stay
+    cluster.__attrs_post_init__()
+    (request,) = serve(cluster, [(0, 100, 4)])
+    assert token_times(cluster)[0][-1] == prefill_ns([100]) + decode_ns(100, 4)
+    assert (request.worker_index, cluster.workers[0].prefilled) == (0, 100)
+
+
+def test_a_run_that_is_cut_off_while_kv_leaves_counts_everybody_once() -> None:
+    cluster = disaggregated(by="layer", bandwidth_gb_s=0.1)
+
+    async def main() -> None:
+        async with cluster:
+            for _ in range(3):
+                cluster.submit(simloop.Arrival(simloop.now_ns(), 1000, 5))
+            await simloop.sleep(1e-3)  # in the middle of the first prefill
+
+    simloop.run(main)
+    records = cluster.records
+    assert isinstance(records, Keep)
+    assert sorted(request.id for request in records.requests_seen) == [0, 1, 2]
+    assert {request.status for request in records.requests_seen} == {Status.UNFINISHED}
