@@ -154,3 +154,42 @@ class Prices:
         moved += requests * operator.decode_row_elements * dtype_bytes(self.dtype)
         memory = moved / (fit.memory_efficiency * self.device.memory_bandwidth_gb_s)
         return Cost(1e3 * fit.overhead_us + max(compute, memory), compute, memory, 1e3 * fit.overhead_us)
+
+    def unpacks(self, operator: Attention | LatentAttention, *, beside_prompts: bool) -> bool:
+        """Whether decodes take the kernel for prompts; see :class:`~simloop.hardware.calibration.Unpacked`.
+
+        Attention sinks and a KV cache in another precision take other kernels, which pack heads.
+        """
+        if self.device.calibration.unpacked is None or self.kv_bytes != dtype_bytes(self.dtype):
+            return False
+        if isinstance(operator, LatentAttention) or operator.parameters:
+            return False
+        return beside_prompts or operator.window is not None
+
+    def unpacked_decode(self, operator: Attention, requests: int, context: int) -> Cost:
+        """Price decodes in the kernel for prompts: as :meth:`decode`, but each query head by itself.
+
+        A request's head is a tile of ``tile_rows`` queries at the rate of prompts, ``ramp_tokens`` included; fewer
+        tiles than the device has units leave units idle. Tiles run one head after another over all requests, so many
+        at once as there are units. Those of heads that share keys and values read them once, if they run together or
+        the keys and values of one head fit the last-level cache; the share that is read again grows to all of them at
+        twice the cache.
+        """
+        calibration, device = self.device.calibration, self.device
+        fit, how = calibration.prefill_attention, calibration.unpacked
+        if requests == 0 or how is None:
+            return self.decode(operator, requests, context)
+        if operator.window is not None:
+            context = min(context, requests * operator.window)
+        units = device.peak_identity.units if device.peak_identity is not None else 1
+        pairs = how.tile_rows * (context + requests * fit.ramp_tokens / 2)
+        idle = max(1.0, units / (requests * operator.num_heads))
+        compute = idle * operator.pair_flops * pairs / (fit.compute_efficiency * self._flop_per_ns)
+        group = operator.num_heads // operator.num_kv_heads
+        again = group / min(group, max(1.0, units / requests)) - 1
+        pass_bytes = context * 2 * operator.head_dim * self.kv_bytes
+        cache = 1e6 * (device.onchip_memory_mb or 0)
+        missed = min(1.0, max(0.0, pass_bytes / cache - 1)) if cache else 1.0
+        packed = self.decode(operator, requests, context)
+        memory = packed.memory * (1 + again * missed)
+        return Cost(packed.overhead + max(compute, memory), compute, memory, packed.overhead)

@@ -12,6 +12,7 @@ from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.domain import DomainWatch
 from simloop.hardware.profile.kernel_prices import KernelPrices, Price
 from simloop.hardware.profile.kernels import KernelTables
+from simloop.hardware.profile.layers import load_tables
 from simloop.hardware.profile.mix import DecodeRow
 from simloop.hardware.profile.overheads import Overheads
 from simloop.hardware.profile.timing import MeasuredTime
@@ -62,8 +63,10 @@ class KernelTiming:
     ) -> None:
         self.dtype = serving_dtype(model, device, dtype)
         self.model = model = model.with_dtype(self.dtype)
-        self.tables = tables if isinstance(tables, KernelTables) else KernelTables.load(tables)
         self.plan, self.overheads = plan or Plan(), overheads or Overheads()
+        found = tables if isinstance(tables, KernelTables) else load_tables(tables, tp=self.plan.tensor_parallel)
+        cache_bytes = 1e6 * (device.onchip_memory_mb or 0)
+        self.tables = found.believed(device.memory_bandwidth_gb_s, cache_bytes, model.kv_dtype_bytes)
         stages = shard(model, self.plan)
         if stage is None and len(stages) > 1:
             raise InputError(f"a plan of {len(stages)} pipeline stages: choose one of them")
@@ -72,6 +75,9 @@ class KernelTiming:
         fallback = Prices(device, self.dtype, model.kv_dtype_bytes, routing or Balanced())
         self._prices = KernelPrices(self.tables, fallback, self.domain)
         self._attentions = list(self.stage.attentions())
+        attentions = [operator for operator, _ in self._attentions]
+        self._unpacks_mixed = any(fallback.unpacks(one, beside_prompts=True) for one in attentions)
+        self._unpacks_always = any(fallback.unpacks(one, beside_prompts=False) for one in attentions)
         self._by_tokens: dict[int, float] = {}
         self._by_sequences: dict[int, float] = {}
         self._by_chunk: dict[tuple[int, int], float] = {}
@@ -95,6 +101,8 @@ class KernelTiming:
             if not row.low <= mean < row.high:
                 row.move(mean)
             ns += row.base + row.rise * (mean - row.low) / (row.high - row.low)
+            if self._unpacks_always or (self._unpacks_mixed and shape.chunks):
+                ns += self._price_unpacked(shape)
         if shape.chunks:
             by_chunk = self._by_chunk
             for chunk in shape.chunks:
@@ -121,7 +129,7 @@ class KernelTiming:
                 for new, cached in shape.chunks:
                     yield f"{operator.name} (prefill)", calls, self._prices.chunk(operator, new, cached)
                 if shape.num_decodes:
-                    price = self._prices.decode(operator, shape.num_decodes, shape.decode_context)
+                    price = self._decode(operator, shape)
                     yield f"{operator.name} (decode)", calls, price
                 continue
             by_token = operator.per == "token"
@@ -152,6 +160,14 @@ class KernelTiming:
         self._by_chunk[chunk] = ns
         return ns
 
+    def _price_unpacked(self, shape: IterationShape) -> float:
+        """Return what decodes take longer than each batch of them alone, and without a window, would."""
+        decodes, context, prices = shape.num_decodes, shape.decode_context, self._prices
+        return sum(
+            calls * (self._decode(operator, shape).ns - prices.decode(operator, decodes, context).ns)
+            for operator, calls in self._attentions
+        )
+
     # -- attention of decodes ----------------------------------------------------------------------------------
 
     @property
@@ -169,6 +185,12 @@ class KernelTiming:
             for point in points
         ]
         return Curve(points, values)
+
+    def _decode(self, operator: Attention | LatentAttention, shape: IterationShape) -> Price:
+        """Price the decodes of an iteration as they run: beside prompts, or alone."""
+        return self._prices.running(
+            operator, shape.num_decodes, shape.decode_context, beside_prompts=bool(shape.chunks)
+        )
 
     def _points(self, operator: Attention | LatentAttention, decodes: int) -> list[int]:
         """Return the contexts between which the price is a straight line."""
