@@ -8,6 +8,7 @@ import attrs
 
 from simloop.hardware.calibration import GemmFit
 from simloop.hardware.device import Device
+from simloop.hardware.tiles import Tiles
 from simloop.model import (
     Attention,
     Balanced,
@@ -155,41 +156,44 @@ class Prices:
         memory = moved / (fit.memory_efficiency * self.device.memory_bandwidth_gb_s)
         return Cost(1e3 * fit.overhead_us + max(compute, memory), compute, memory, 1e3 * fit.overhead_us)
 
-    def unpacks(self, operator: Attention | LatentAttention, *, beside_prompts: bool) -> bool:
-        """Whether decodes take the kernel for prompts; see :class:`~simloop.hardware.calibration.Unpacked`.
+    def tiles(self, operator: Attention | LatentAttention, *, beside_prompts: bool) -> Tiles | None:
+        """Return what decodes cost in the kernel for prompts, if they take it.
 
-        Attention sinks and a KV cache in another precision take other kernels, which pack heads.
-        """
-        if self.device.calibration.unpacked is None or self.kv_bytes != dtype_bytes(self.dtype):
-            return False
-        if isinstance(operator, LatentAttention) or operator.parameters:
-            return False
-        return beside_prompts or operator.window is not None
+        That is beside prompts and with a sliding window, where the card says so
+        (:class:`~simloop.hardware.calibration.Unpacked`). Attention sinks and a KV cache in another precision take
+        other kernels.
 
-    def unpacked_decode(self, operator: Attention, requests: int, context: int) -> Cost:
-        """Price decodes in the kernel for prompts: as :meth:`decode`, but each query head by itself.
-
-        A request's head is a tile of ``tile_rows`` queries at the rate of prompts, ``ramp_tokens`` included; fewer
-        tiles than the device has units leave units idle. Tiles run one head after another over all requests, so many
-        at once as there are units. Those of heads that share keys and values read them once, if they run together or
-        the keys and values of one head fit the last-level cache; the share that is read again grows to all of them at
-        twice the cache.
+        Args:
+            operator: The attention.
+            beside_prompts: Whether a prompt is in the iteration.
         """
         calibration, device = self.device.calibration, self.device
-        fit, how = calibration.prefill_attention, calibration.unpacked
-        if requests == 0 or how is None:
-            return self.decode(operator, requests, context)
-        if operator.window is not None:
-            context = min(context, requests * operator.window)
-        units = device.peak_identity.units if device.peak_identity is not None else 1
-        pairs = how.tile_rows * (context + requests * fit.ramp_tokens / 2)
-        idle = max(1.0, units / (requests * operator.num_heads))
-        compute = idle * operator.pair_flops * pairs / (fit.compute_efficiency * self._flop_per_ns)
-        group = operator.num_heads // operator.num_kv_heads
-        again = group / min(group, max(1.0, units / requests)) - 1
-        pass_bytes = context * 2 * operator.head_dim * self.kv_bytes
-        cache = 1e6 * (device.onchip_memory_mb or 0)
-        missed = min(1.0, max(0.0, pass_bytes / cache - 1)) if cache else 1.0
-        packed = self.decode(operator, requests, context)
-        memory = packed.memory * (1 + again * missed)
-        return Cost(packed.overhead + max(compute, memory), compute, memory, packed.overhead)
+        if calibration.unpacked is None or isinstance(operator, LatentAttention) or operator.parameters:
+            return None
+        if not (beside_prompts or operator.window) or self.kv_bytes != dtype_bytes(self.dtype):
+            return None
+        fit = calibration.prefill_attention
+        bandwidth = calibration.decode_attention.memory_efficiency * device.memory_bandwidth_gb_s
+        return Tiles(
+            pair_ns=operator.pair_flops * calibration.unpacked.tile_rows / (fit.compute_efficiency * self._flop_per_ns),
+            ramp=fit.ramp_tokens / 2,
+            read_ns=operator.kv_elements * self.kv_bytes / bandwidth,
+            request_ns=operator.decode_row_elements * dtype_bytes(self.dtype) / bandwidth,
+            heads=operator.num_heads,
+            group=operator.num_heads // operator.num_kv_heads,
+            units=device.peak_identity.units if device.peak_identity is not None else 1,
+            head_bytes=2 * operator.head_dim * self.kv_bytes,
+            cache_bytes=1e6 * (device.onchip_memory_mb or 0),
+            window=operator.window,
+        )
+
+    def running_decode(
+        self, operator: Attention | LatentAttention, requests: int, context: int, *, beside_prompts: bool
+    ) -> Cost:
+        """As :meth:`decode`, in the kernel that decodes take: their own, or that for prompts (:meth:`tiles`)."""
+        alone = self.decode(operator, requests, context)
+        tiles = self.tiles(operator, beside_prompts=beside_prompts)
+        if tiles is None or requests == 0:
+            return alone
+        compute, memory = tiles.parts(requests, context)
+        return Cost(alone.overhead + max(compute, memory), compute, memory, alone.overhead)

@@ -17,46 +17,28 @@ from simloop.hardware.prices import Prices
 from simloop.hardware.profile import KernelTables, KernelTiming, load_layers
 from simloop.model import Attention, Plan, load_model, shard
 from tests.hardware.measured import DATA, needs_data
+from tests.hardware.tiles_reference import tiles_ns
 
 CARD, HOPPER = load_device("rtx-4090-24gb"), load_device("h100-sxm-80gb")
 NO_TABLES = KernelTables(Path(), "nothing")
 PROFILES, CALIB = DATA / "llmservingsim/calib", DATA / "aiconfigurator/calib"
 
 
-def reference_ns(operator: Attention, device: Device, requests: int, context: int) -> float:
-    """Tile by tile: what the units compute, and what comes from memory if the heads of a group run apart."""
-    calibration, identity = device.calibration, device.peak_identity
-    assert calibration.unpacked is not None
-    assert identity is not None
-    assert device.onchip_memory_mb is not None
-    fit, heads, dim = calibration.prefill_attention, operator.num_heads, operator.head_dim
-    mean, tiles = context / requests, requests * heads
-    tile = 4 * dim * calibration.unpacked.tile_rows * (mean + fit.ramp_tokens / 2)
-    rate = fit.compute_efficiency * device.peak_tflops["bfloat16"] * 1e3
-    compute = tile * tiles / rate * max(1, identity.units / tiles)
-    heads_at_once = min(max(identity.units / requests, 1), heads // operator.num_kv_heads)
-    reads = heads // operator.num_kv_heads / heads_at_once
-    one_head, cache = context * dim * 2 * 2, device.onchip_memory_mb * 1e6
-    reads = 1 + (reads - 1) * min(1, max(0, (one_head - cache) / cache))
-    moved = 2 * dim * (2 * operator.num_kv_heads * context + 2 * heads * requests)
-    memory = moved * reads / (calibration.decode_attention.memory_efficiency * device.memory_bandwidth_gb_s)
-    return 1e3 * calibration.decode_attention.overhead_us + max(compute, memory)
-
-
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 9000), st.sampled_from([(32, 8), (64, 8), (16, 16), (32, 4)]))
 def test_equal_to_the_sum_over_tiles(requests: int, mean: int, heads: tuple[int, int]) -> None:
     operator, prices = Attention("attention", *heads, 128), Prices(CARD, "bfloat16")
-    cost = prices.unpacked_decode(operator, requests, requests * mean)
-    assert cost.total == pytest.approx(reference_ns(operator, CARD, requests, requests * mean), rel=1e-9)
+    cost = prices.running_decode(operator, requests, requests * mean, beside_prompts=True)
+    assert cost.total == pytest.approx(tiles_ns(operator, CARD, requests, requests * mean), rel=1e-9)
     assert cost.total >= prices.decode(operator, requests, requests * mean).total * (1 - 1e-9)
 
 
 def test_a_window_bounds_it() -> None:
     prices = Prices(CARD, "bfloat16")
     whole, windowed = Attention("a", 32, 8, 128), Attention("a", 32, 8, 128, window=1000)
-    costs = [prices.unpacked_decode(windowed, 8, 8 * context).total for context in (999, 1000, 9000)]
-    assert costs[0] < costs[1] == costs[2] == prices.unpacked_decode(whole, 8, 8000).total
+    whole_ns = prices.running_decode(whole, 8, 8000, beside_prompts=True).total
+    costs = [prices.running_decode(windowed, 8, 8 * mean, beside_prompts=False).total for mean in (999, 1000, 9000)]
+    assert costs[0] < costs[1] == costs[2] == whole_ns
 
 
 @pytest.mark.parametrize(
@@ -73,8 +55,8 @@ def test_who_takes_it(model: str, device: Device, alone: bool, beside: bool) -> 
     """FlashAttention 2 beside prompts and with a window; no other kernel."""
     prices = Prices(device, "bfloat16")
     operator, _ = next(shard(load_model(model), Plan())[0].attentions())
-    assert prices.unpacks(operator, beside_prompts=False) is alone
-    assert prices.unpacks(operator, beside_prompts=True) is beside
+    assert (prices.tiles(operator, beside_prompts=False) is not None) is alone
+    assert (prices.tiles(operator, beside_prompts=True) is not None) is beside
 
 
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "mistral-7b-v0.1", "gemma-3-1b"])
@@ -117,7 +99,8 @@ def test_mixed_batches_of_vllm(tables: str, card: str, heads: tuple[int, int], w
         if alone is None or history or not 0 < chunk <= 256 or decodes * context < 2048 or time - alone <= 20:
             continue
         asked = operator, decodes, decodes * (context + 1)
-        for errors, price in ((packed, prices.decode(*asked)), (unpacked, prices.unpacked_decode(*asked))):
+        for errors, mixed in ((packed, False), (unpacked, True)):
+            price = prices.running_decode(*asked, beside_prompts=mixed)
             errors.append(abs(price.total / 1e3 / (time - alone) - 1))
     assert statistics.median(unpacked) < worst
     assert statistics.median(packed) > 0.4

@@ -167,11 +167,11 @@ class KernelPrices:
     def running(
         self, operator: Attention | LatentAttention, requests: int, context: int, *, beside_prompts: bool
     ) -> Price:
-        """Price decodes in the kernel that an engine takes for them: if that is the one for prompts, in that one."""
+        """Price decodes in the kernel that they take: if that is the one for prompts, by the roofline."""
         alone = self.decode(operator, requests, context)
-        if not isinstance(operator, Attention) or not self.fallback.unpacks(operator, beside_prompts=beside_prompts):
+        if self.fallback.tiles(operator, beside_prompts=beside_prompts) is None:
             return alone
-        cost = self.fallback.unpacked_decode(operator, requests, context)
+        cost = self.fallback.running_decode(operator, requests, context, beside_prompts=beside_prompts)
         return alone if alone.ns > cost.total else Price(cost.total, f"roofline of {self.fallback.device.name}")
 
 

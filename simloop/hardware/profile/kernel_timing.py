@@ -75,9 +75,10 @@ class KernelTiming:
         fallback = Prices(device, self.dtype, model.kv_dtype_bytes, routing or Balanced())
         self._prices = KernelPrices(self.tables, fallback, self.domain)
         self._attentions = list(self.stage.attentions())
-        attentions = [operator for operator, _ in self._attentions]
-        self._unpacks_mixed = any(fallback.unpacks(one, beside_prompts=True) for one in attentions)
-        self._unpacks_always = any(fallback.unpacks(one, beside_prompts=False) for one in attentions)
+        operators = [operator for operator, _ in self._attentions]
+        self._tiles_mixed, self._tiles_alone = (
+            any(fallback.tiles(one, beside_prompts=mixed) is not None for one in operators) for mixed in (True, False)
+        )
         self._by_tokens: dict[int, float] = {}
         self._by_sequences: dict[int, float] = {}
         self._by_chunk: dict[tuple[int, int], float] = {}
@@ -101,8 +102,8 @@ class KernelTiming:
             if not row.low <= mean < row.high:
                 row.move(mean)
             ns += row.base + row.rise * (mean - row.low) / (row.high - row.low)
-            if self._unpacks_always or (self._unpacks_mixed and shape.chunks):
-                ns += self._price_unpacked(shape)
+            if self._tiles_alone or (self._tiles_mixed and shape.chunks):
+                ns += self._price_tiles(shape)
         if shape.chunks:
             by_chunk = self._by_chunk
             for chunk in shape.chunks:
@@ -160,8 +161,8 @@ class KernelTiming:
         self._by_chunk[chunk] = ns
         return ns
 
-    def _price_unpacked(self, shape: IterationShape) -> float:
-        """Return what decodes take longer than each batch of them alone, and without a window, would."""
+    def _price_tiles(self, shape: IterationShape) -> float:
+        """Return what decodes take longer than alone and without a window."""
         decodes, context, prices = shape.num_decodes, shape.decode_context, self._prices
         return sum(
             calls * (self._decode(operator, shape).ns - prices.decode(operator, decodes, context).ns)
