@@ -7,14 +7,14 @@ Neither the version of vLLM nor its arguments are known. One set of assumptions 
 - no prefix caching but in the run that is named after it. Which blocks its requests share is not published, only how
   many tokens of each are shared with an earlier one: the latest that is long enough stands in;
 - two instances are served in turn; prefill and decode are one instance each, the KV over the link of the run's config;
-- a step takes 2 ms beyond its kernels, those of the decode instance when few requests were left (see the page of
-  accuracy), and the first 68 ms, as in ``vllm-0.19``. Steps are not scheduled ahead: that is newer than the paper;
+- a step takes 2 ms beyond its kernels, the one number that is fitted (``fit_ispass_step.py``, to the four of them), and
+  the first 68 ms, as in ``vllm-0.19``. Steps are not scheduled ahead: that is newer than the paper;
 - a line of the series counts the second that ends with it, from the time zero of the workload.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +69,21 @@ _RUNS = (
 """Two instances, prefix cache, prefill and decode apart, a mixture of experts."""
 
 
-def ispass_cases(data: Path) -> Iterator[Case | Gap]:
-    """Yield the A6000 series of a folder of LLMServingSim's data."""
+def ispass_cases(data: Path, overheads: Mapping[str, Any] = OVERHEADS) -> Iterator[Case | Gap]:
+    """Yield the A6000 series of a folder of LLMServingSim's data.
+
+    Args:
+        data: The folder.
+        overheads: What the engine adds to its kernels.
+    """
     figure = data / "dev/ispass26_real/figure_5/A6000"
     for run in _RUNS:
         model, profile, workload = run.model
         requests = _requests(data / f"dev/ispass26_real/workloads/sharegpt_req300_rate10_{workload}.csv.gz", run.shares)
         real = _series(figure / f"reference/{run.name}_throughput.tsv", requests[0][0])
         tables = data / f"calib/v0_profiler/A6000/{profile}/tp1"
-        scenario = _scenario(run, model, requests, tables)
+        timing = {"model": "kernels", "path": str(tables), "overheads": dict(overheads)}
+        scenario = _scenario(run, model, requests, timing)
         yield Case("ispass26_real", model, run.device, scenario, [Part(run.name, real)])
     yield Gap("ispass26_real", "server power (figure 6)", "of a server, idle cards, CPU and fans included")
 
@@ -104,9 +110,9 @@ def _series(path: Path, first_s: float) -> RunLog:
     return RunLog.of_columns(path.stem, {}, tokens=series, reported={("makespan", ""): makespan})
 
 
-def _scenario(run: _Run, model: str, requests: list[Request], tables: Path) -> Callable[[Path], dict[str, Any]]:
-    timing = {"model": "kernels", "path": str(tables), "overheads": OVERHEADS}
-
+def _scenario(
+    run: _Run, model: str, requests: list[Request], timing: dict[str, Any]
+) -> Callable[[Path], dict[str, Any]]:
     def scenario(folder: Path) -> dict[str, Any]:
         one = timed(scenario_of(model, "rtx-a6000-48gb", write_trace(folder, requests)), timing)
         workers = [{**one["workers"][0], **group} for group in run.groups]
