@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from simloop.errors import InputError
 from simloop.hardware.device import Device
@@ -17,6 +18,7 @@ from simloop.hardware.profile.mix import DecodeRow
 from simloop.hardware.profile.overheads import Overheads
 from simloop.hardware.profile.timing import MeasuredTime
 from simloop.hardware.roofline import serving_dtype
+from simloop.hardware.tiles import Tiles
 from simloop.hardware.timing import IterationShape, OperatorTime
 from simloop.model import Attention, Balanced, LatentAttention, Model, Plan, Routing, shard
 
@@ -24,6 +26,19 @@ __all__ = ["KernelTiming"]
 
 _MEMO_SIZE = 1 << 16
 _NO_LIMIT = 1 << 24
+
+
+class _Tiled(NamedTuple):
+    """Attention of some layers whose decodes take the kernel for prompts, and the fixed cost of that."""
+
+    operator: Attention | LatentAttention
+    calls: int
+    tiles: Tiles
+    overhead: float
+
+    def ns(self, decodes: int, context: int) -> float:
+        """Return the time of all these layers."""
+        return self.calls * (self.overhead + self.tiles.ns(decodes, context))
 
 
 class KernelTiming:
@@ -75,10 +90,7 @@ class KernelTiming:
         fallback = Prices(device, self.dtype, model.kv_dtype_bytes, routing or Balanced())
         self._prices = KernelPrices(self.tables, fallback, self.domain)
         self._attentions = list(self.stage.attentions())
-        operators = [operator for operator, _ in self._attentions]
-        self._tiles_mixed, self._tiles_alone = (
-            any(fallback.tiles(one, beside_prompts=mixed) is not None for one in operators) for mixed in (True, False)
-        )
+        self._tiles_mixed, self._tiles_alone = (list(self._tiled(beside_prompts=mixed)) for mixed in (True, False))
         self._by_tokens: dict[int, float] = {}
         self._by_sequences: dict[int, float] = {}
         self._by_chunk: dict[tuple[int, int], float] = {}
@@ -101,9 +113,9 @@ class KernelTiming:
             mean = shape.decode_context / decodes
             if not row.low <= mean < row.high:
                 row.move(mean)
-            ns += row.base + row.rise * (mean - row.low) / (row.high - row.low)
-            if self._tiles_alone or (self._tiles_mixed and shape.chunks):
-                ns += self._price_tiles(shape)
+            alone = row.base + row.rise * (mean - row.low) / (row.high - row.low)
+            tiled = self._tiles_mixed if shape.chunks else self._tiles_alone
+            ns += self._price_tiles(tiled, alone, decodes, shape.decode_context) if tiled else alone
         if shape.chunks:
             by_chunk = self._by_chunk
             for chunk in shape.chunks:
@@ -161,13 +173,22 @@ class KernelTiming:
         self._by_chunk[chunk] = ns
         return ns
 
-    def _price_tiles(self, shape: IterationShape) -> float:
-        """Return what decodes take longer than alone and without a window."""
-        decodes, context, prices = shape.num_decodes, shape.decode_context, self._prices
-        return sum(
-            calls * (self._decode(operator, shape).ns - prices.decode(operator, decodes, context).ns)
-            for operator, calls in self._attentions
-        )
+    def _tiled(self, *, beside_prompts: bool) -> Iterator[_Tiled]:
+        """Yield the attention whose decodes take the kernel for prompts."""
+        prices = self._prices.fallback
+        for operator, calls in self._attentions:
+            tiles = prices.tiles(operator, beside_prompts=beside_prompts)
+            if tiles is not None:
+                yield _Tiled(operator, calls, tiles, prices.decode(operator, 1, 1).overhead)
+
+    def _price_tiles(self, tiled: list[_Tiled], alone: float, decodes: int, context: int) -> float:
+        """Return the time of decodes of which some or all layers take the kernel for prompts, if it is slower."""
+        if len(self._attentions) == 1:
+            return max(alone, tiled[0].ns(decodes, context))
+        for one in tiled:
+            packed = one.calls * self._prices.decode(one.operator, decodes, context).ns
+            alone += max(0.0, one.ns(decodes, context) - packed)
+        return alone
 
     # -- attention of decodes ----------------------------------------------------------------------------------
 

@@ -81,6 +81,7 @@ class AttentionTable:
 
     batches: list[int]
     curves: list[Curve]
+    _between: dict[int, Curve] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     @classmethod
     def of(cls, points: Iterable[tuple[int, int, float]]) -> AttentionTable:
@@ -97,6 +98,12 @@ class AttentionTable:
             return self.curves[low]
         if self.batches[high] == batch or low == high:
             return self.curves[high]
+        known = self._between.get(batch)
+        if known is None:
+            known = self._between[batch] = self._blended(batch, low, high)
+        return known
+
+    def _blended(self, batch: int, low: int, high: int) -> Curve:
         points = sorted({*self.curves[low].points, *self.curves[high].points})
         ends = self.batches[low], self.batches[high]
         values = [blend(self.curves[low].at(at), self.curves[high].at(at), batch, *ends) for at in points]
