@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from simloop.hardware import Device, Shape, load_device
 from simloop.hardware.prices import Prices
 from simloop.hardware.profile import KernelTables, KernelTiming, load_layers
+from simloop.hardware.profile.kernels import AttentionTable
 from simloop.model import Attention, Plan, load_model, shard
 from tests.hardware.measured import DATA, needs_data
 from tests.hardware.tiles_reference import tiles_ns
@@ -71,6 +72,22 @@ def test_an_iteration_pays_for_it(model: str) -> None:
         assert abs(next(line.ns for line in lines if line.operator == "host")) <= 1
         more = timing.iteration_ns(shape) - plain.iteration_ns(shape)
         assert more > 1e5 if pays else more == 0
+
+
+def test_tables_without_a_window_serve_one_that_nothing_reaches(tmp_path: Path) -> None:
+    """Decodes at most at the window; prompts only while all of them lies in it."""
+    heads = (32, 8, 128, 0)
+    table = AttentionTable.of([(1, 1, 1e6), (1, 8192, 1e6)])
+    tables = KernelTables(tmp_path, "mine", generation={heads: table}, context={heads: table})
+    timing = KernelTiming(tables, load_model("mistral-7b-v0.1"), HOPPER)
+    for shape, kind, source in (
+        (Shape.prefill(4096), "prefill", "mine"),
+        (Shape.prefill(4097), "prefill", "roofline of h100-sxm-80gb"),
+        (Shape.mixed([(10, 4090)]), "prefill", "roofline of h100-sxm-80gb"),
+        (Shape.decode(1, 8000), "decode", "mine"),
+    ):
+        line = next(line for line in timing.explain(shape) if line.operator == f"attention ({kind})")
+        assert getattr(line, "source", None) == source
 
 
 # -- what was measured -------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ class KernelPrices:
 
     def generation_table(self, operator: Attention | LatentAttention) -> AttentionTable | None:
         """Return the table of decodes for an operator's heads, if it was measured."""
-        return None if isinstance(operator, LatentAttention) else _measured(self.tables.generation, operator)
+        return None if isinstance(operator, LatentAttention) else _measured(self.tables.generation, operator, 0)
 
     def chunk(self, operator: Attention | LatentAttention, new: int, cached: int) -> Price:
         """Price one prompt chunk.
@@ -131,9 +131,10 @@ class KernelPrices:
         of ``cached``, which has the same pairs of queries and keys, and at least what a prompt of ``new`` takes.
         """
         if isinstance(operator, Attention):
-            chunks, context = (_measured(tables, operator) for tables in (self.tables.chunks, self.tables.context))
+            kinds = self.tables.chunks, self.tables.context
+            chunks, context = (_measured(tables, operator, new + cached) for tables in kinds)
             if chunks is not None:
-                return self._known_chunk(chunks, new, min(new + cached, new + (operator.window or cached)))
+                return self._known_chunk(chunks, new, new + cached)
             if context is not None:
                 return self._part_of_prompt(context.batch_curve(1), new, cached)
         cost = self.fallback.prefill(operator, [(new, cached)])
@@ -175,7 +176,8 @@ class KernelPrices:
         return alone if alone.ns > cost.total else Price(cost.total, f"roofline of {self.fallback.device.name}")
 
 
-def _measured(tables: Mapping[Heads, AttentionTable], operator: Attention) -> AttentionTable | None:
-    """Return the table of an operator's heads: with its window, else without one."""
-    heads = operator.num_heads, operator.num_kv_heads, operator.head_dim
-    return tables.get((*heads, operator.window or 0), tables.get((*heads, 0)))
+def _measured(tables: Mapping[Heads, AttentionTable], operator: Attention, longest: int) -> AttentionTable | None:
+    """Return the table of an operator's heads: with its window, or without one if ``longest`` does not reach beyond."""
+    heads, window = (operator.num_heads, operator.num_kv_heads, operator.head_dim), operator.window or 0
+    known = tables.get((*heads, window))
+    return tables.get((*heads, 0)) if known is None and longest <= window else known

@@ -45,11 +45,12 @@ class KernelTiming:
     """A :class:`~simloop.hardware.TimingModel` of measured kernels.
 
     Matrix products, experts and exchanges cost what the tables say for their shapes, attention of prompts is summed
-    over the prompts, attention of decodes is read at the mean of their contexts. What was not measured (norms and the
+    over the prompts, attention of decodes is read at the mean of their contexts. Decodes that take the kernel for
+    prompts (:class:`~simloop.hardware.tiles.Tiles`) cost that, if it is slower. What was not measured (norms and the
     like always) costs what the roofline of the device's card says; :meth:`explain` says which is which.
 
     Args:
-        tables: The tables, or the folder they are in.
+        tables: The tables, or the folder they are in (see :func:`~simloop.hardware.profile.load_tables`).
         model: The model.
         device: The device's card.
         dtype: Precision; see :func:`~simloop.hardware.serving_dtype`.
