@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from simloop.model import Kernel
 
-__all__ = ["AttentionFit", "Calibration", "ElementwiseFit", "GemmFit", "Launch"]
+__all__ = ["AttentionFit", "Calibration", "ElementwiseFit", "GemmFit", "Launch", "Unpacked"]
 
 _Share = Annotated[float, Meta(gt=0, le=1)]
 _Time = Annotated[float, Meta(ge=0)]
@@ -93,6 +93,21 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     kernel_us: _Time
 
 
+class Unpacked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Decodes in the kernel for prompts, which does not pack the query heads that share a key-value head.
+
+    FlashAttention 2 packs them where all requests decode and nothing is masked; beside prompts, and with a sliding
+    window, each query head of a request takes a tile of its own, most of it empty, and reads keys and values by itself.
+
+    Attributes:
+        source: What it was checked with.
+        tile_rows: Query rows of a tile.
+    """
+
+    source: str
+    tile_rows: Annotated[int, Meta(ge=1)]
+
+
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Achieved efficiency of each kind of operator.
 
@@ -107,6 +122,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         moe_quantized: The same with quantised weights, by kind of kernel; ``moe`` holds for what is missing.
         latent_decode: Latent attention (MLA) of one new token for each request; ``decode_attention`` holds where it
             is missing.
+        unpacked: Decodes beside prompts or with a sliding window; as other decodes where it is missing.
     """
 
     gemm: GemmFit
@@ -118,6 +134,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     moe: GemmFit | None = None
     moe_quantized: dict[Kernel, GemmFit] = {}
     latent_decode: AttentionFit | None = None
+    unpacked: Unpacked | None = None
 
     def for_gemm(self, kernel: Kernel | None) -> GemmFit:
         """Return the numbers for matrix products with weights of one kind; ``None`` is not quantised."""

@@ -8,6 +8,7 @@ import attrs
 
 from simloop.hardware.calibration import GemmFit
 from simloop.hardware.device import Device
+from simloop.hardware.tiles import Tiles
 from simloop.model import (
     Attention,
     Balanced,
@@ -154,3 +155,45 @@ class Prices:
         moved += requests * operator.decode_row_elements * dtype_bytes(self.dtype)
         memory = moved / (fit.memory_efficiency * self.device.memory_bandwidth_gb_s)
         return Cost(1e3 * fit.overhead_us + max(compute, memory), compute, memory, 1e3 * fit.overhead_us)
+
+    def tiles(self, operator: Attention | LatentAttention, *, beside_prompts: bool) -> Tiles | None:
+        """Return what decodes cost in the kernel for prompts, if they take it.
+
+        That is beside prompts and with a sliding window, where the card says so
+        (:class:`~simloop.hardware.calibration.Unpacked`). Attention sinks and a KV cache in another precision take
+        other kernels.
+
+        Args:
+            operator: The attention.
+            beside_prompts: Whether a prompt is in the iteration.
+        """
+        calibration, device = self.device.calibration, self.device
+        if calibration.unpacked is None or isinstance(operator, LatentAttention) or operator.parameters:
+            return None
+        if not (beside_prompts or operator.window) or self.kv_bytes != dtype_bytes(self.dtype):
+            return None
+        fit = calibration.prefill_attention
+        bandwidth = calibration.decode_attention.memory_efficiency * device.memory_bandwidth_gb_s
+        return Tiles(
+            pair_ns=operator.pair_flops * calibration.unpacked.tile_rows / (fit.compute_efficiency * self._flop_per_ns),
+            ramp=fit.ramp_tokens / 2,
+            read_ns=operator.kv_elements * self.kv_bytes / bandwidth,
+            request_ns=operator.decode_row_elements * dtype_bytes(self.dtype) / bandwidth,
+            heads=operator.num_heads,
+            group=operator.num_heads // operator.num_kv_heads,
+            units=device.peak_identity.units if device.peak_identity is not None else 1,
+            head_bytes=2 * operator.head_dim * self.kv_bytes,
+            cache_bytes=1e6 * (device.onchip_memory_mb or 0),
+            window=operator.window,
+        )
+
+    def running_decode(
+        self, operator: Attention | LatentAttention, requests: int, context: int, *, beside_prompts: bool
+    ) -> Cost:
+        """As :meth:`decode`, in the kernel that decodes take: their own, or that for prompts (:meth:`tiles`)."""
+        alone = self.decode(operator, requests, context)
+        tiles = self.tiles(operator, beside_prompts=beside_prompts)
+        if tiles is None or requests == 0:
+            return alone
+        compute, memory = tiles.parts(requests, context)
+        return Cost(alone.overhead + max(compute, memory), compute, memory, alone.overhead)

@@ -10,6 +10,7 @@ import attrs
 from simloop.errors import InputError
 from simloop.hardware.device import Device
 from simloop.hardware.prices import Cost, Prices
+from simloop.hardware.tiles import Tiles
 from simloop.hardware.timing import IterationShape, OperatorTime
 from simloop.model import (
     Attention,
@@ -135,6 +136,7 @@ class Roofline:
         first = self._decodes[0]
         self._decode_fixed, self._decode_request, self._decode_read, self._decode_compute, _ = first
         self._alike = len(self._decodes) == 1 and first.window is None
+        self._windows = self._windowed()
 
     def iteration_ns(self, shape: IterationShape) -> int:
         """Return the duration of one iteration, nanoseconds. A decode-only one costs about half a microsecond."""
@@ -150,6 +152,9 @@ class Roofline:
                 memory = context * self._decode_read + decodes * self._decode_request
                 compute = context * self._decode_compute
                 ns += self._decode_fixed + (memory if memory > compute else compute)
+            elif self._windows:
+                for tiles, layers, calls in self._windows:
+                    ns += layers.fixed + calls * tiles.ns(decodes, context) if tiles else layers.ns(decodes, context)
             else:
                 for layers in self._decodes:
                     ns += layers.ns(decodes, context)
@@ -221,6 +226,12 @@ class Roofline:
             layers * fixed.overhead, layers * one.memory, read, layers * many.compute / (1 << 40), operator.window
         )
 
+    def _windowed(self) -> list[tuple[Tiles | None, _Decode, int]]:
+        """Return how decodes of each kind of layers are priced, if those with a window take the kernel for prompts."""
+        tiles = [self._prices.tiles(operator, beside_prompts=False) for operator, _ in self._attentions]
+        calls = [calls for _, calls in self._attentions]
+        return list(zip(tiles, self._decodes, calls, strict=True)) if any(tiles) else []
+
     def _costs(self, shape: IterationShape) -> Iterator[tuple[str, int, Cost]]:
         for operator, calls in self._operators:
             rows = shape.num_sequences if operator.per == "sequence" else self._padded(shape.num_tokens)
@@ -228,7 +239,8 @@ class Roofline:
                 if shape.chunks:
                     yield f"{operator.name} (prefill)", calls, self._prices.prefill(operator, shape.chunks)
                 if shape.num_decodes:
-                    cost = self._prices.decode(operator, shape.num_decodes, shape.decode_context)
+                    asked = shape.num_decodes, shape.decode_context
+                    cost = self._prices.running_decode(operator, *asked, beside_prompts=False)
                     yield f"{operator.name} (decode)", calls, cost
             elif rows:
                 yield operator.name, calls, self._prices.row(operator, rows)

@@ -18,7 +18,7 @@ import polars as pl
 
 from simloop.hardware import Prices, Roofline, Shape, load_device
 from simloop.model import Gemm, Plan, load_model, shard
-from tests.benchmarks.bench_roofline import DEVICES, MODELS, replay, static_batch_s
+from tests.benchmarks.bench_roofline import DEVICES, MODELS, card, replay, static_batch_s
 
 VIDUR = {
     "attn_pre_proj": "qkv_proj",
@@ -53,8 +53,8 @@ def head(title: str) -> None:
 def against_layers(data: Path) -> None:
     """Matrix products of one rank against Vidur's tables."""
     head("products of a rank, Vidur: predicted / measured")
-    for device, card in (("a100", "a100-sxm-80gb"), ("h100", "h100-sxm-80gb")):
-        prices = Prices(load_device(card), "float16")
+    for device, name in (("a100", "a100-sxm-80gb"), ("h100", "h100-sxm-80gb")):
+        prices = Prices(load_device(name), "float16")
         for file in sorted((data / "vidur/calib/compute" / device).rglob("mlp.csv.gz")):
             model, table = load_model(VIDUR_MODELS[file.parent.name]), pl.read_csv(file)
             for ranks in (1, 2, 4, 8):
@@ -68,7 +68,7 @@ def against_layers(data: Path) -> None:
                     if ms > 0.02
                 ]
                 if ratios:
-                    show(f"{card} {model.name} TP {ranks}", ratios)
+                    show(f"{name} {model.name} TP {ranks}", ratios)
 
 
 def against_codellama(data: Path) -> None:
@@ -121,7 +121,7 @@ def against_static_batches(data: Path) -> None:
     for (hardware, ranks, framework, name), rows in table.group_by(keys, maintain_order=True):
         device, model = DEVICES[str(hardware)], load_model(MODELS[str(name)])
         plan = Plan(tensor_parallel=int(str(ranks)))
-        roofline = Roofline(model, load_device(device), dtype="float16", plan=plan)
+        roofline = Roofline(model, card(device, str(framework)), dtype="float16", plan=plan)
         ratios = [
             static_batch_s(roofline, int(batch), int(length)) / float(latency)
             for length, batch, latency in rows.select("Input Output Length", "Batch Size", "Latency").iter_rows()

@@ -18,6 +18,7 @@ from simloop.explore.token_series import TokenSeries
 from simloop.hardware.profile import VLLM_0_19
 from tests.benchmarks.blis_runs import blis_cases
 from tests.benchmarks.cases import Case, Gap, Part, always, scenario_of, timed
+from tests.benchmarks.ispass_runs import ispass_cases
 
 __all__ = ["all_cases"]
 
@@ -62,7 +63,7 @@ def _vllm_019(data: Path) -> Iterator[Case | Gap]:
                 scenario = _replay(sent, model, {**timing, "overheads": overheads}, engine)
                 beside = theirs if by == "simloop" else {}
                 yield Case("llmservingsim", model, device, scenario, [Part(run, real)], stamped, by, beside)
-    yield Gap("llmservingsim", "A6000 series, 2 instances, prefix cache, P/D, MoE", "engine arguments are not known")
+    yield from ispass_cases(data)
 
 
 def fitted_without(run: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from simloop.model import (
     load_model,
     shard,
 )
+from tests.hardware.tiles_reference import takes_tiles, tiles_ns
 
 PLANS = {
     "llama-3.1-8b": [Plan(), Plan(tensor_parallel=4)],
@@ -60,6 +61,9 @@ def decode_s(operator: Attention | LatentAttention, device: Device, shape: Shape
     latent = isinstance(operator, LatentAttention) and fits.latent_decode is not None
     fit = fits.latent_decode if latent and fits.latent_decode is not None else fits.decode_attention
     n, context = shape.num_decodes, shape.decode_context
+    if takes_tiles(operator, device, mixed=False, kv=kv):
+        assert isinstance(operator, Attention)
+        return tiles_ns(operator, device, n, context) / 1e9
     if operator.window is not None:
         context = min(context, n * operator.window)
     if isinstance(operator, LatentAttention):

@@ -23,7 +23,7 @@ from simloop.hardware.profile import (
     read_mlp,
 )
 from simloop.hardware.profile.curve import Curve
-from simloop.hardware.profile.kernels import by_power
+from simloop.hardware.profile.kernels import AttentionTable, by_power
 from simloop.model import Plan, load_model
 from tests.hardware.measured import DATA
 from tests.hardware.profile_tables import write_csv
@@ -49,7 +49,7 @@ def write_tables(folder: Path) -> Path:
     context = [(batch, isl, *own, 1e-6 * isl * (isl + 300) * batch) for batch in (1, 2) for isl in (1, 64, 1024, 8192)]
     context.append((1, 64, 32, 8, 64, "bfloat16", "fp8", 99.0))
     write_csv(folder / "context_attention.csv", f"batch_size,isl,{heads},latency", context)
-    steps = [(batch, step, *own, round(rng.uniform(0.01, 0.09), 4)) for batch in (1, 8, 64) for step in (1, 63, 4095)]
+    steps = [(batch, step, *own, round(rng.uniform(0.2, 0.9), 4)) for batch in (1, 8, 64) for step in (1, 63, 4095)]
     write_csv(folder / "generation_attention.csv", f"batch_size,step,{heads},latency", steps)
     nccl = [("all_reduce", "half", 2, size, size / 1e6) for size in (1024, 1_048_576)]
     write_csv(folder / "nccl.csv", "op_name,nccl_dtype,num_gpus,message_size,latency", nccl)
@@ -225,17 +225,42 @@ def write_layers(folder: Path) -> Path:
 
 
 def test_layers_of_the_first_profiler(tmp_path: Path) -> None:
-    timing = KernelTiming(load_layers(write_layers(tmp_path / "a")), MODEL, DEVICE)
+    timing = KernelTiming(write_layers(tmp_path / "a"), MODEL, DEVICE)
     asked = Shape.mixed([(48, 48)], [12, 12])
     with pytest.warns(DomainWarning, match="tokens of"):
         assert line(timing, asked, "qkv_proj").ns == pytest.approx(16 * 600 * 50)
     assert line(timing, asked, "lm_head").ns == 600 * 3
     assert line(timing, asked, "attention (prefill)").ns == pytest.approx(16 * 48 * 96 * 1000)
     assert line(timing, asked, "attention (decode)").ns == pytest.approx(16 * 2 * 12 * 2000)
-    assert line(timing, asked, "gate_up_proj").source == "roofline of h100-sxm-80gb"
-    assert not load_layers(tmp_path / "a", decodes=False).generation
+    assert {line(timing, asked, name).source for name in ("gate_up_proj", "rotary_emb")} == {
+        "roofline of h100-sxm-80gb"
+    }
     with pytest.raises(InputError, match=r"layers.csv: has no rows of tp 2"):
         load_layers(tmp_path / "a", tp=2)
+
+
+def test_experts_of_the_first_profiler_are_priced_one_by_one(tmp_path: Path) -> None:
+    """Two experts of 16 have one token each; many tokens reach all of them."""
+    parts = ("expert.w1", "expert.w3", "act_fn", "expert.w2")
+    rows = [(name, tokens, 0, tp, 1000 + 10 * tokens) for name in parts for tokens in (1, 64) for tp in (1, 2)]
+    (tmp_path / "a").mkdir()
+    write_csv(tmp_path / "a" / "layers.csv", "layer_name,input,kv_cache,tp_size,latency(ns)", rows)
+    timing = KernelTiming(tmp_path / "a", load_model("phi-mini-moe"), DEVICE)
+    assert line(timing, Shape.decode(1, 99), "experts").ns == pytest.approx(32 * 2 * 4040)
+    assert line(timing, Shape.prefill(256), "experts").ns == pytest.approx(32 * 16 * (4000 + 40 * 32))
+    assert load_layers(tmp_path / "a", tp=2).expert is None
+
+
+def test_decodes_that_beat_the_memory_are_not_believed() -> None:
+    """128 requests of 4,096 tokens are 537 MB: at 3,350 GB/s they take 160 us, unless they lie in a cache."""
+    heads = (32, 8, 64, 0)
+    for microseconds, believed in ((150, False), (170, True)):
+        table = AttentionTable.of([(1, 16, 100.0), (64, 4096, microseconds * 1e3)])
+        timing = KernelTiming(KernelTables(Path(), "mine", generation={heads: table}), MODEL, DEVICE)
+        source = "mine" if believed else "roofline of h100-sxm-80gb"
+        assert line(timing, Shape.decode(64, 4096), "attention (decode)").source == source
+        windowed = KernelTables(Path(), "mine", generation={(*heads[:3], 128): table})
+        assert windowed.believed(3350, 50e6, 2) is windowed
 
 
 def test_tables_of_vidur(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from simloop.hardware import Device, IterationShape, Roofline, Shape, load_devic
 from simloop.hardware import roofline as module
 from simloop.hardware.profile import Overheads
 from simloop.model import Attention, Elementwise, Gemm, Model, load_model
+from tests.hardware.tiles_reference import takes_tiles, tiles_ns
 
 MODELS = ["llama-3.1-8b", "llama-2-7b", "qwen3-0.6b", "opt-13b", "mistral-7b-v0.1", "gpt3-6.7b"]
 DEVICES = ["a100-sxm-80gb", "h100-sxm-80gb", "rtx-3090-24gb"]
@@ -32,7 +33,9 @@ def reference_ns(model: Model, device: Device, shape: IterationShape, *, graphs:
             if isinstance(operator, Attention):
                 if shape.chunks:
                     seconds += prefill_s(operator, device, shape, flops, bandwidth)
-                if shape.num_decodes:
+                if shape.num_decodes and takes_tiles(operator, device, mixed=False):
+                    seconds += tiles_ns(operator, device, shape.num_decodes, shape.decode_context) / 1e9
+                elif shape.num_decodes:
                     context = shape.decode_context
                     if operator.window:
                         context = min(context, shape.num_decodes * operator.window)

@@ -5,7 +5,7 @@ from simloop.hardware.profile.collectives import AllReduce, MeasuredAllReduce, R
 from simloop.hardware.profile.domain import DomainWarning
 from simloop.hardware.profile.kernel_timing import KernelTiming
 from simloop.hardware.profile.kernels import KernelTables
-from simloop.hardware.profile.layers import load_layers, read_mlp
+from simloop.hardware.profile.layers import load_layers, load_tables, read_mlp
 from simloop.hardware.profile.overheads import VLLM_0_15, VLLM_0_19, Overheads
 from simloop.hardware.profile.timing import MeasuredTime, ProfileTiming
 
@@ -24,6 +24,7 @@ __all__ = [
     "RingLink",
     "load_bundle",
     "load_layers",
+    "load_tables",
     "read_all_reduce",
     "read_mlp",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
 from simloop.hardware.prices import Prices
 from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.domain import DomainWatch
-from simloop.hardware.profile.kernels import AttentionTable, GemmTable, KernelTables
+from simloop.hardware.profile.kernels import AttentionTable, GemmTable, Heads, KernelTables
 from simloop.model import Attention, Collective, Elementwise, Experts, Gemm, LatentAttention, dtype_bytes
 
 __all__ = ["KernelPrices", "Price"]
@@ -78,12 +80,22 @@ class KernelPrices:
         """The fused kernel of one rank; ranks that gather tokens of others see all of them."""
         stored = operator.quantization
         dtype = self.fallback.dtype if stored is None else stored.kernel
+        if self.tables.expert is not None:
+            return self._one_by_one(self.tables.expert, operator, rows)
         ep = operator.num_experts // operator.local
         key = (dtype, operator.hidden, operator.width, operator.top_k, operator.num_experts, 1, ep)
         curve = self.tables.experts.get(key) or self._split_experts(operator, dtype)
         if curve is None:
             return self._roofline(operator, rows)
         return self._along(curve, "tokens of experts", rows * operator.gathered)
+
+    def _one_by_one(self, curve: Curve, operator: Experts, rows: int) -> Price:
+        """So many experts as have tokens, each with its share of them."""
+        pairs, active = self.fallback.routing.load(operator, rows * operator.gathered)
+        each = pairs / active
+        self.domain.check("tokens of an expert", each, curve.last)
+        domain = f"tokens of an expert {curve.first} to {curve.last}, asked {active:.1f} times {each:.1f}"
+        return Price(active * curve.at(each), self.tables.source, domain, each <= curve.last)
 
     def _split_experts(self, operator: Experts, dtype: str) -> Curve | None:
         """Return the curve of experts of which each rank holds a slice: the table names the whole width."""
@@ -110,7 +122,7 @@ class KernelPrices:
 
     def generation_table(self, operator: Attention | LatentAttention) -> AttentionTable | None:
         """Return the table of decodes for an operator's heads, if it was measured."""
-        return None if isinstance(operator, LatentAttention) else self.tables.generation.get(_heads(operator))
+        return None if isinstance(operator, LatentAttention) else _measured(self.tables.generation, operator, 0)
 
     def chunk(self, operator: Attention | LatentAttention, new: int, cached: int) -> Price:
         """Price one prompt chunk.
@@ -118,11 +130,13 @@ class KernelPrices:
         Tables have whole prompts. A chunk after ``cached`` tokens is what a prompt of ``cached + new`` takes beyond one
         of ``cached``, which has the same pairs of queries and keys, and at least what a prompt of ``new`` takes.
         """
-        heads = None if isinstance(operator, LatentAttention) else _heads(operator)
-        if heads in self.tables.chunks:
-            return self._known_chunk(self.tables.chunks[heads], new, new + cached)
-        if heads in self.tables.context:
-            return self._part_of_prompt(self.tables.context[heads].batch_curve(1), new, cached)
+        if isinstance(operator, Attention):
+            kinds = self.tables.chunks, self.tables.context
+            chunks, context = (_measured(tables, operator, new + cached) for tables in kinds)
+            if chunks is not None:
+                return self._known_chunk(chunks, new, new + cached)
+            if context is not None:
+                return self._part_of_prompt(context.batch_curve(1), new, cached)
         cost = self.fallback.prefill(operator, [(new, cached)])
         return Price(cost.total, f"roofline of {self.fallback.device.name}")
 
@@ -141,16 +155,29 @@ class KernelPrices:
         return Price(max(1.0, ns), self.tables.source, domain, new + cached <= curve.last)
 
     def decode(self, operator: Attention | LatentAttention, requests: int, context: int) -> Price:
-        """Price decodes that attend to ``context`` tokens in all, as if to equally many each."""
+        """Price decodes alone that attend to ``context`` tokens in all, as if to equally many each."""
         table = self.generation_table(operator)
         if table is None:
             cost = self.fallback.decode(operator, requests, context)
             return Price(cost.total, f"roofline of {self.fallback.device.name}")
-        mean = context / requests
+        mean = min(context / requests, operator.window or context)
         domain = f"{table.batches[-1]} requests of {table.last_length}, asked {requests} of {mean:.0f}"
         inside = requests <= table.batches[-1] and mean <= table.last_length
         return Price(max(1.0, table.batch_curve(requests).at(mean)), self.tables.source, domain, inside)
 
+    def running(
+        self, operator: Attention | LatentAttention, requests: int, context: int, *, beside_prompts: bool
+    ) -> Price:
+        """Price decodes in the kernel that they take: if that is the one for prompts, by the roofline."""
+        alone = self.decode(operator, requests, context)
+        if self.fallback.tiles(operator, beside_prompts=beside_prompts) is None:
+            return alone
+        cost = self.fallback.running_decode(operator, requests, context, beside_prompts=beside_prompts)
+        return alone if alone.ns > cost.total else Price(cost.total, f"roofline of {self.fallback.device.name}")
 
-def _heads(operator: Attention) -> tuple[int, int, int, int]:
-    return operator.num_heads, operator.num_kv_heads, operator.head_dim, operator.window or 0
+
+def _measured(tables: Mapping[Heads, AttentionTable], operator: Attention, longest: int) -> AttentionTable | None:
+    """Return the table of an operator's heads: with its window, or without one if ``longest`` does not reach beyond."""
+    heads, window = (operator.num_heads, operator.num_kv_heads, operator.head_dim), operator.window or 0
+    known = tables.get((*heads, window))
+    return tables.get((*heads, 0)) if known is None and longest <= window else known

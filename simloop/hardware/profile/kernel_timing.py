@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from simloop.errors import InputError
 from simloop.hardware.device import Device
@@ -12,10 +13,12 @@ from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.domain import DomainWatch
 from simloop.hardware.profile.kernel_prices import KernelPrices, Price
 from simloop.hardware.profile.kernels import KernelTables
+from simloop.hardware.profile.layers import load_tables
 from simloop.hardware.profile.mix import DecodeRow
 from simloop.hardware.profile.overheads import Overheads
 from simloop.hardware.profile.timing import MeasuredTime
 from simloop.hardware.roofline import serving_dtype
+from simloop.hardware.tiles import Tiles
 from simloop.hardware.timing import IterationShape, OperatorTime
 from simloop.model import Attention, Balanced, LatentAttention, Model, Operator, Plan, Routing, shard
 
@@ -25,15 +28,29 @@ _MEMO_SIZE = 1 << 16
 _NO_LIMIT = 1 << 24
 
 
+class _Tiled(NamedTuple):
+    """Attention of some layers whose decodes take the kernel for prompts, and the fixed cost of that."""
+
+    operator: Attention | LatentAttention
+    calls: int
+    tiles: Tiles
+    overhead: float
+
+    def ns(self, decodes: int, context: int) -> float:
+        """Return the time of all these layers."""
+        return self.calls * (self.overhead + self.tiles.ns(decodes, context))
+
+
 class KernelTiming:
     """A :class:`~simloop.hardware.TimingModel` of measured kernels.
 
     Matrix products, experts and exchanges cost what the tables say for their shapes, attention of prompts is summed
-    over the prompts, attention of decodes is read at the mean of their contexts. What was not measured (norms and the
+    over the prompts, attention of decodes is read at the mean of their contexts. Decodes that take the kernel for
+    prompts (:class:`~simloop.hardware.tiles.Tiles`) cost that, if it is slower. What was not measured (norms and the
     like always) costs what the roofline of the device's card says; :meth:`explain` says which is which.
 
     Args:
-        tables: The tables, or the folder they are in.
+        tables: The tables, or the folder they are in (see :func:`~simloop.hardware.profile.load_tables`).
         model: The model.
         device: The device's card.
         dtype: Precision; see :func:`~simloop.hardware.serving_dtype`.
@@ -62,8 +79,10 @@ class KernelTiming:
     ) -> None:
         self.dtype = serving_dtype(model, device, dtype)
         self.model = model = model.with_dtype(self.dtype)
-        self.tables = tables if isinstance(tables, KernelTables) else KernelTables.load(tables)
         self.plan, self.overheads = plan or Plan(), overheads or Overheads()
+        found = tables if isinstance(tables, KernelTables) else load_tables(tables, tp=self.plan.tensor_parallel)
+        cache_bytes = 1e6 * (device.onchip_memory_mb or 0)
+        self.tables = found.believed(device.memory_bandwidth_gb_s, cache_bytes, model.kv_dtype_bytes)
         stages = shard(model, self.plan)
         if stage is None and len(stages) > 1:
             raise InputError(f"a plan of {len(stages)} pipeline stages: choose one of them")
@@ -72,6 +91,7 @@ class KernelTiming:
         fallback = Prices(device, self.dtype, model.kv_dtype_bytes, routing or Balanced())
         self._prices = KernelPrices(self.tables, fallback, self.domain)
         self._attentions = list(self.stage.attentions())
+        self._tiles_mixed, self._tiles_alone = (list(self._tiled(beside_prompts=mixed)) for mixed in (True, False))
         self._by_tokens: dict[int, float] = {}
         self._by_sequences: dict[int, float] = {}
         self._by_chunk: dict[tuple[int, int], float] = {}
@@ -94,7 +114,9 @@ class KernelTiming:
             mean = shape.decode_context / decodes
             if not row.low <= mean < row.high:
                 row.move(mean)
-            ns += row.base + row.rise * (mean - row.low) / (row.high - row.low)
+            alone = row.base + row.rise * (mean - row.low) / (row.high - row.low)
+            tiled = self._tiles_mixed if shape.chunks else self._tiles_alone
+            ns += self._price_tiles(tiled, alone, decodes, shape.decode_context) if tiled else alone
         if shape.chunks:
             by_chunk = self._by_chunk
             for chunk in shape.chunks:
@@ -132,7 +154,7 @@ class KernelTiming:
                 for new, cached in shape.chunks:
                     yield f"{operator.name} (prefill)", calls, self._prices.chunk(operator, new, cached)
                 if shape.num_decodes:
-                    price = self._prices.decode(operator, shape.num_decodes, shape.decode_context)
+                    price = self._decode(operator, shape)
                     yield f"{operator.name} (decode)", calls, price
                 continue
             by_token = operator.per == "token"
@@ -163,6 +185,23 @@ class KernelTiming:
         self._by_chunk[chunk] = ns
         return ns
 
+    def _tiled(self, *, beside_prompts: bool) -> Iterator[_Tiled]:
+        """Yield the attention whose decodes take the kernel for prompts."""
+        prices = self._prices.fallback
+        for operator, calls in self._attentions:
+            tiles = prices.tiles(operator, beside_prompts=beside_prompts)
+            if tiles is not None:
+                yield _Tiled(operator, calls, tiles, prices.decode(operator, 1, 1).overhead)
+
+    def _price_tiles(self, tiled: list[_Tiled], alone: float, decodes: int, context: int) -> float:
+        """Return the time of decodes of which some or all layers take the kernel for prompts, if it is slower."""
+        if len(self._attentions) == 1:
+            return max(alone, tiled[0].ns(decodes, context))
+        for one in tiled:
+            packed = one.calls * self._prices.decode(one.operator, decodes, context).ns
+            alone += max(0.0, one.ns(decodes, context) - packed)
+        return alone
+
     # -- attention of decodes ----------------------------------------------------------------------------------
 
     @property
@@ -180,6 +219,12 @@ class KernelTiming:
             for point in points
         ]
         return Curve(points, values)
+
+    def _decode(self, operator: Attention | LatentAttention, shape: IterationShape) -> Price:
+        """Price the decodes of an iteration as they run: beside prompts, or alone."""
+        return self._prices.running(
+            operator, shape.num_decodes, shape.decode_context, beside_prompts=bool(shape.chunks)
+        )
 
     def _points(self, operator: Attention | LatentAttention, decodes: int) -> list[int]:
         """Return the contexts between which the price is a straight line."""

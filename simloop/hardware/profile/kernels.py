@@ -81,6 +81,7 @@ class AttentionTable:
 
     batches: list[int]
     curves: list[Curve]
+    _between: dict[int, Curve] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     @classmethod
     def of(cls, points: Iterable[tuple[int, int, float]]) -> AttentionTable:
@@ -97,6 +98,12 @@ class AttentionTable:
             return self.curves[low]
         if self.batches[high] == batch or low == high:
             return self.curves[high]
+        known = self._between.get(batch)
+        if known is None:
+            known = self._between[batch] = self._blended(batch, low, high)
+        return known
+
+    def _blended(self, batch: int, low: int, high: int) -> Curve:
         points = sorted({*self.curves[low].points, *self.curves[high].points})
         ends = self.batches[low], self.batches[high]
         values = [blend(self.curves[low].at(at), self.curves[high].at(at), batch, *ends) for at in points]
@@ -106,6 +113,14 @@ class AttentionTable:
     def last_length(self) -> int:
         """The largest measured length, of any batch size."""
         return max(curve.last for curve in self.curves)
+
+    def never_faster(self, token_bytes: int, bytes_per_ns: float, least_bytes: float) -> bool:
+        """Whether no point with more than ``least_bytes`` of keys and values read them faster than ``bytes_per_ns``."""
+        return all(
+            not least_bytes < batch * length * token_bytes > bytes_per_ns * ns
+            for batch, curve in zip(self.batches, self.curves, strict=True)
+            for length, ns in zip(curve.points, curve.values, strict=True)
+        )
 
 
 Heads = tuple[int, int, int, int]
@@ -124,6 +139,7 @@ class KernelTables:
         generation: Attention of decodes by heads; lengths are contexts, the new token included.
         chunks: Attention of prompt chunks by heads; the chunk stands for the batch size, lengths are whole contexts.
         layers: Operators of one model by name, by tokens (or sequences): they go before everything else.
+        expert: One expert of one model by its tokens; a layer takes that for each expert that has some.
         experts: Fused experts by ``(precision, hidden, inner, top_k, experts, tp, ep)``, by tokens.
         collectives: By kind and ranks, by bytes.
     """
@@ -137,6 +153,7 @@ class KernelTables:
     experts: dict[tuple[str, int, int, int, int, int, int], Curve] = attrs.field(factory=dict, kw_only=True)
     collectives: dict[tuple[str, int], Curve] = attrs.field(factory=dict, kw_only=True)
     layers: dict[str, Curve] = attrs.field(factory=dict, kw_only=True)
+    expert: Curve | None = attrs.field(default=None, kw_only=True)
 
     @classmethod
     def load(cls, folder: str | Path, *, dtype: str = "bfloat16", kv_dtype: str | None = None) -> KernelTables:
@@ -164,6 +181,24 @@ class KernelTables:
             experts=_experts(has_table(root, "moe")),
             collectives=_collectives(has_table(root, "nccl"), has_table(root, "custom_allreduce")),
         )
+
+    def believed(self, bandwidth_gb_s: float, cache_bytes: float, kv_bytes: int) -> KernelTables:
+        """Return the tables without attention of decodes that was measured on keys and values in a cache.
+
+        A benchmark that reads the same few blocks again and again finds them there. What gives it away are points,
+        of twice the cache and more, at which they came faster than the memory's nominal bandwidth.
+
+        Args:
+            bandwidth_gb_s: Of the memory.
+            cache_bytes: The last-level cache.
+            kv_bytes: Bytes of one element of the KV cache.
+        """
+        kept = {
+            heads: table
+            for heads, table in self.generation.items()
+            if heads[3] or table.never_faster(2 * heads[1] * heads[2] * kv_bytes, bandwidth_gb_s, 2 * cache_bytes)
+        }
+        return self if len(kept) == len(self.generation) else attrs.evolve(self, generation=kept)
 
 
 def _ns(latency_ms: float) -> float:

@@ -7,7 +7,7 @@ every number of tokens; attention comes as chunks of prompts, and as batches of 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from simloop.errors import InputError
@@ -15,7 +15,7 @@ from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.kernels import AttentionTable, Heads, KernelTables
 from simloop.hardware.profile.reading import Columns, find_table, has_table, header_of, read_table, time_number, whole
 
-__all__ = ["load_layers", "read_mlp"]
+__all__ = ["load_layers", "load_tables", "read_mlp"]
 
 _NAMES = {
     "q_proj": "qkv_proj",
@@ -25,6 +25,7 @@ _NAMES = {
     "post_layernorm": "post_attention_layernorm",
     "gate_proj": "gate_up_proj",
     "up_proj": "gate_up_proj",
+    "gate": "router",
     "emb": "embedding",
     "attn_pre_proj": "qkv_proj",
     "attn_rope": "rotary_emb",
@@ -36,15 +37,37 @@ _NAMES = {
 """Our names of operators; several of theirs may be parts of one of ours."""
 
 
-def load_layers(folder: str | Path, *, tp: int = 1, decodes: bool = True) -> KernelTables:
+_PRODUCTS = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj", "router", "lm_head"}
+"""What counts of the first profiler's layers: it ran eager PyTorch, where a norm is half a dozen kernels."""
+
+_EXPERT = ("expert.w1", "expert.w3", "act_fn", "expert.w2")
+
+
+def load_tables(folder: str | Path, *, tp: int = 1) -> KernelTables:
+    """Read a folder of kernel tables, or of LLMServingSim's first profiler where it has a table ``layers``.
+
+    Args:
+        folder: As for :meth:`KernelTables.load` or :func:`load_layers`.
+        tp: Degree of tensor parallelism, for ``layers``.
+
+    Raises:
+        InputError: The folder or a table is missing or not right.
+    """
+    root = Path(folder)
+    return load_layers(root, tp=tp) if has_table(root, "layers") is not None else KernelTables.load(root)
+
+
+def load_layers(folder: str | Path, *, tp: int = 1) -> KernelTables:
     """Read a folder of LLMServingSim's first profiler.
+
+    Matrix products are taken, and of a mixture one expert by its tokens, on one device only: the tables of several
+    have whole experts, not slices. Norms and the like were measured in eager PyTorch, several kernels each, where
+    engines have one: they are left to the roofline of the card.
 
     Args:
         folder: With ``layers`` (``layer_name, input, tp_size, latency(ns)``) and perhaps ``attention`` (in Vidur's
             columns, milliseconds; others are not read), ``.csv`` or ``.csv.gz``.
         tp: Degree of tensor parallelism.
-        decodes: Whether to use its attention of decodes. Some of these tables have large batches several times
-            faster than the memory could deliver as much KV: leave them to the roofline of the card then.
 
     Raises:
         InputError: The folder or a table is missing or not right.
@@ -60,9 +83,16 @@ def load_layers(folder: str | Path, *, tp: int = 1, decodes: bool = True) -> Ker
     attention = has_table(root, "attention")
     known = attention is not None and "n_q_head" in header_of(attention)
     chunks, generation = _attention(attention, tp) if attention is not None and known else ({}, {})
-    if not decodes:
-        generation = {}
-    return KernelTables(root, f"layers of {root}", generation=generation, chunks=chunks, layers=_curves(rows))
+    curves = _curves(rows)
+    expert = [curves[name] for name in _EXPERT if name in curves]
+    return KernelTables(
+        root,
+        f"layers of {root}",
+        generation=generation,
+        chunks=chunks,
+        layers={name: curve for name, curve in curves.items() if name in _PRODUCTS},
+        expert=_added(expert) if tp == 1 and len(expert) == len(_EXPERT) else None,
+    )
 
 
 def read_mlp(file: str | Path, *, tp: int = 1) -> dict[str, Curve]:
@@ -99,13 +129,12 @@ def _curves(rows: Iterable[tuple[str, int, float]]) -> dict[str, Curve]:
     for name, tokens, ns in rows:
         parts[_NAMES.get(name, name)][name][tokens].append(ns)
     return {
-        operator: _sum([{at: sum(values) / len(values) for at, values in part.items()} for part in named.values()])
+        operator: _added([Curve.of((at, sum(ns) / len(ns)) for at, ns in part.items()) for part in named.values()])
         for operator, named in parts.items()
     }
 
 
-def _sum(parts: list[Mapping[int, float]]) -> Curve:
-    curves = [Curve.of(part.items()) for part in parts]
+def _added(curves: list[Curve]) -> Curve:
     points = sorted({point for curve in curves for point in curve.points})
     return Curve(points, [sum(curve.at(point) for curve in curves) for point in points])
 
