@@ -141,6 +141,7 @@ def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> Timi
         ep=plan.expert_ranks if plan.expert_parallel else 1,
         overheads=overheads,
         strict=timing.strict,
+        device=device,
     )
 
 

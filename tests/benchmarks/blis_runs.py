@@ -18,7 +18,7 @@ import polars as pl
 from simloop.explore import RunLog, real_run
 from tests.benchmarks.cases import Case, Gap, Part, Request, scenario_of, timed, write_trace
 
-__all__ = ["blis_cases", "blis_logs"]
+__all__ = ["blis_cases", "blis_logs", "blis_stages"]
 
 _BLIS_MODELS = {
     "codellama/CodeLlama-34b-Instruct-hf": "codellama-34b",
@@ -63,6 +63,21 @@ def blis_logs(data: Path, seconds: float) -> Iterator[tuple[str, RunLog, dict[st
             )
 
 
+def blis_stages(data: Path, seconds: float) -> Iterator[Case]:
+    """Yield the first seconds of every stage (of ten minutes) of the runs of which only statistics are known.
+
+    Without those whose requests are in a log too, and that close to saturation.
+    """
+    table = pl.read_csv(data / "experiments.csv").unique("profile", keep="first", maintain_order=True)
+    logs = {
+        row["profile"]: _blis_log(data / f"dev/requests/{row['experiment']}.csv.gz")
+        for row in table.iter_rows(named=True)
+    }
+    for case in _blis_aggregates(data, logs, seconds):
+        if case.model != "codellama-34b" and "reasoning" not in case.parts[0].name:
+            yield case
+
+
 def _device(tp: int) -> str:
     return "H100" if tp == 1 else f"{tp} x H100, TP {tp}"
 
@@ -80,7 +95,7 @@ def _blis_log(path: Path) -> RunLog:
     return real_run(path, columns=columns)
 
 
-def _blis_aggregates(data: Path, logs: Mapping[str, RunLog]) -> Iterator[Case]:
+def _blis_aggregates(data: Path, logs: Mapping[str, RunLog], seconds: float = math.inf) -> Iterator[Case]:
     """Runs of which only statistics by stage are known.
 
     Their requests are taken from the log of the same profile, or drawn as the profile says with the log's lengths.
@@ -89,7 +104,8 @@ def _blis_aggregates(data: Path, logs: Mapping[str, RunLog]) -> Iterator[Case]:
     for (name,), rows in table.group_by("experiment", maintain_order=True):
         first = rows.row(0, named=True)
         profile, model = first["workload"], _BLIS_MODELS[first["model"]]
-        requests = _by_prompt(logs[profile]) if profile in logs else _drawn(profile, logs["general"])
+        drawn = _by_prompt(logs[profile]) if profile in logs else _drawn(profile, logs["general"])
+        requests = [request for request in drawn if request[0] % 600.0 < seconds]
         engine = {"max_num_batched_tokens": first["max_num_batched_tokens"],
                   "gpu_memory_utilization": first["gpu_mem_util"],
                   "tensor_parallel_size": first["tp"]}  # fmt: skip

@@ -72,6 +72,7 @@ class KernelTiming:
         fallback = Prices(device, self.dtype, model.kv_dtype_bytes, routing or Balanced())
         self._prices = KernelPrices(self.tables, fallback, self.domain)
         self._attentions = list(self.stage.attentions())
+        self._prefill_ns = self.overheads.prefill_ns(sum(calls for _, calls in self._attentions))
         self._by_tokens: dict[int, float] = {}
         self._by_sequences: dict[int, float] = {}
         self._by_chunk: dict[tuple[int, int], float] = {}
@@ -99,7 +100,7 @@ class KernelTiming:
             by_chunk = self._by_chunk
             for chunk in shape.chunks:
                 ns += by_chunk.get(chunk) or self._price_chunk(chunk)
-            ns += self.overheads.prefill_ns()
+            ns += self._prefill_ns
         whole = int(ns + 0.5)
         return max(whole, self.overheads.floor_ns(sequences)) if self._has_floor else whole
 
@@ -136,6 +137,7 @@ class KernelTiming:
 
     def _price_sequences(self, sequences: int) -> float:
         ns = self._sum("sequence", sequences) + self.overheads.step_ns()
+        ns += self.overheads.sampling_ns(sequences, self.model.vocab_size)
         return _remember(self._by_sequences, sequences, ns)
 
     def _sum(self, per: str, rows: int) -> float:

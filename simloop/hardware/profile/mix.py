@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.domain import DomainWatch
 from simloop.hardware.profile.skew import SkewFit
+from simloop.hardware.profile.tail import Tail
 from simloop.hardware.timing import IterationShape
 
 __all__ = ["DecodeGrid", "DecodeRow", "Mix"]
@@ -77,6 +78,7 @@ class DecodeRow:
         grid: The measurements.
         skew: The correction for unequal contexts.
         domain: Whom to tell when a context is longer than any measured one.
+        tail: What the longest context adds at least.
     """
 
     __slots__ = (
@@ -89,7 +91,9 @@ class DecodeRow:
         "_longest_to",
         "_rate_from",
         "_rate_to",
+        "_tail",
         "_top",
+        "_waves",
         "base",
         "decodes",
         "high",
@@ -98,10 +102,14 @@ class DecodeRow:
         "skewed",
     )
 
-    def __init__(self, decodes: int, grid: DecodeGrid, skew: SkewFit | None, domain: DomainWatch) -> None:
+    def __init__(
+        self, decodes: int, grid: DecodeGrid, skew: SkewFit | None, domain: DomainWatch, tail: Tail | None = None
+    ) -> None:
         self.decodes = decodes
-        self.skewed = skew is not None and decodes > 1
-        self._alphas = ([0.0], [0.0], [[0.0]]) if skew is None else skew.decode_alphas(decodes)
+        self._waves = 0.0 if tail is None else tail.waves(decodes)
+        self._tail = tail.ns_per_token if tail is not None and self._waves else 0.0
+        self.skewed = decodes > 1 and (skew is not None or self._tail > 0.0)
+        self._alphas = ([], [], [[0.0]]) if skew is None else skew.decode_alphas(decodes)
         self._curve = grid.decode_curve(decodes)
         self._domain, self._last = domain, grid.last_context
         self.low, self.high, self.base, self.rise = self._segment(0)
@@ -122,18 +130,23 @@ class DecodeRow:
         return points[low], points[low + 1], values[low], values[low + 1] - values[low]
 
     def corrected(self, time: float, mean: int, shortest: int, longest: int) -> float:
-        """Return the time of unequal contexts from that of equal ones."""
+        """Return the time of unequal contexts from that of equal ones: by the measured share, and at least the tail."""
+        more = self._measured_more(time, mean, shortest, longest)
+        tail = self._tail
+        return time + max(more, tail * (longest - mean * self._waves)) if tail else time + more
+
+    def _measured_more(self, time: float, mean: int, shortest: int, longest: int) -> float:
         rate = (mean - shortest) / (longest - shortest)
         if not (self._rate_from < rate <= self._rate_to and self._longest_from < longest <= self._longest_to):
             self._look_up_alpha(rate, longest)
         alpha = self._alpha
         if alpha == 0.0:
-            return time
+            return 0.0
         low, high, base, rise = self._top
         if not low <= longest < high:
             low, high, base, rise = self._top = self._segment(longest)
         more = base + rise * (longest - low) / (high - low) - time
-        return time + alpha * more if more > 0.0 else time
+        return alpha * more if more > 0.0 else 0.0
 
     def _look_up_alpha(self, rate: float, longest: int) -> None:
         rates, lengths, grid = self._alphas

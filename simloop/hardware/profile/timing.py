@@ -7,6 +7,8 @@ from pathlib import Path
 import attrs
 
 from simloop.errors import InputError
+from simloop.hardware.device import Device
+from simloop.hardware.profile.attention import AttentionGrid
 from simloop.hardware.profile.bundle import ONCE, TWICE, Bundle, load_bundle
 from simloop.hardware.profile.collectives import AllReduce
 from simloop.hardware.profile.curve import Curve
@@ -15,6 +17,7 @@ from simloop.hardware.profile.mix import DecodeRow, Mix
 from simloop.hardware.profile.moe import expert_load
 from simloop.hardware.profile.overheads import Overheads
 from simloop.hardware.profile.reading import has_table
+from simloop.hardware.profile.tail import Tail
 from simloop.hardware.timing import IterationShape, OperatorTime
 from simloop.model import Experts, Model, Routing
 
@@ -56,6 +59,7 @@ class ProfileTiming:
         routing: How tokens spread over experts; ``None`` is the reference's rule.
         overheads: What the engine adds; ``None`` is the reference's composition, kernels alone.
         strict: Whether leaving the measured domain is an error; else it is a warning, once for each axis.
+        device: The device's card, for its number of multiprocessors; without it there is no ``attention_tail``.
 
     Raises:
         InputError: The profiles are not right, or do not fit the model or the other arguments.
@@ -73,6 +77,7 @@ class ProfileTiming:
         routing: Routing | None = None,
         overheads: Overheads | None = None,
         strict: bool = False,
+        device: Device | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, tp=tp)
         self.model = model
@@ -88,6 +93,7 @@ class ProfileTiming:
         grid = self.bundle.attention
         self._last = grid.chunks[-1], grid.last_history, grid.decodes[-1], grid.last_context
         self._layers = model.num_layers
+        self._tail = _tail(model, tp, grid, device) if self.overheads.attention_tail else None
         self._by_tokens: dict[int, int] = {}
         self._by_sequences: dict[int, int] = {}
         self._rows: dict[int, DecodeRow] = {}
@@ -159,6 +165,7 @@ class ProfileTiming:
     def _price_sequences(self, sequences: int) -> int:
         curves = self.bundle.per_sequence.values() if sequences else ()
         ns = sum(self._layer_ns(curve, "sequences", sequences) for curve in curves)
+        ns += self.overheads.sampling_ns(sequences, self.model.vocab_size)
         return _remember(self._by_sequences, sequences, ns + self.overheads.step_ns())
 
     def _layer_ns(self, curve: Curve, axis: str, point: int) -> int:
@@ -184,12 +191,20 @@ class ProfileTiming:
 
     def _add_row(self, decodes: int) -> DecodeRow:
         self.domain.check("n_decode", decodes, self.bundle.attention.decodes[-1])
-        row = self._rows[decodes] = DecodeRow(decodes, self.bundle.attention, self.bundle.skew, self.domain)
+        row = self._rows[decodes] = DecodeRow(decodes, self.bundle.attention, self.bundle.skew, self.domain, self._tail)
         return row
+
+    def _decode_ns(self, shape: IterationShape) -> int:
+        """Return one layer's attention of a step without prompts, as :meth:`iteration_ns` counts it."""
+        row, mean = self._add_row(shape.num_decodes), shape.decode_context // shape.num_decodes - 1
+        row.move(mean)
+        time = row.base + row.rise * (mean - row.low) / (row.high - row.low)
+        longest = shape.decode_context_max - 1
+        return int(row.corrected(time, mean, shape.decode_context_min - 1, longest) if longest != mean else time)
 
     def _with_prompts(self, shape: IterationShape, ns: int) -> int:
         if shape.chunks:
-            ns += self._layers * self._mixed_ns(shape) + self.overheads.prefill_ns()
+            ns += self._layers * self._mixed_ns(shape) + self.overheads.prefill_ns(self._layers)
         return max(ns, self.overheads.floor_ns(shape.num_sequences))
 
     def _mixed_ns(self, shape: IterationShape) -> int:
@@ -244,7 +259,7 @@ class ProfileTiming:
 
     def _attention_line(self, shape: IterationShape) -> MeasuredTime:
         mix = Mix.of(shape)
-        ns = self._mixed_ns(shape) if shape.chunks else self._merged_ns(mix)
+        ns = self._mixed_ns(shape) if shape.chunks else self._decode_ns(shape)
         inside, calls = self._check_mix(mix), self._layers
         grid = self.bundle.attention
         domain = (
@@ -275,6 +290,12 @@ def _check(bundle: Bundle, tp: int, ep: int, all_reduce: AllReduce | None, exper
         raise InputError(
             f"{has} have experts, {lacks} have none".replace("model have", "model has"), file=bundle.folder
         )
+
+
+def _tail(model: Model, tp: int, grid: AttentionGrid, device: Device | None) -> Tail | None:
+    if device is None or device.peak_identity is None:
+        return None
+    return Tail.of(grid, max(1, model.num_kv_heads // tp), device.peak_identity.units)
 
 
 def _remember(memo: dict[int, int], key: int, value: int) -> int:
