@@ -217,14 +217,25 @@ def show(case: Case, overheads: Overheads, latency_us: float) -> None:
     print(f"    output tokens in each second, weighed: {case.throughput_error(engine):.1f}")
 
 
+def ratio(table: Table, shared: Pair, without: dict[str, Pair]) -> float:
+    """Return how much larger the twelve errors of all runs are, each fitted without itself, than fitted to all."""
+    inside, outside = (
+        float(sum((table[name][pairs[name]][:-1] ** 2).sum() for name in table))
+        for pairs in (dict.fromkeys(table, shared), without)
+    )
+    return float(np.sqrt(outside / inside))
+
+
 def fit(cases: list[Case]) -> None:
     latencies = {case.name: link_latency(case) for case in cases}
     table = tabulate(cases, latencies)
     names = [case.name for case in cases]
     shared = best(table, names)
     print(f"all runs: prefill_layer_us {shared[0]:g}, first_step_us {shared[1]:g}")
+    without = {name: best(table, [one for one in names if one != name]) for name in names}
+    print(f"errors fitted without each run, of all runs together: {ratio(table, shared, without):.2f} times as large")
     for case in cases:
-        others = best(table, [name for name in names if name != case.name])
+        others = without[case.name]
         found = [table[case.name][pair] for pair in (shared, others)]
         rms = [float(np.sqrt((errors[:-1] ** 2).mean())) for errors in found]
         each = [float(errors[-1]) * WANTED_PER_REQUEST[case.name] for errors in found]

@@ -93,10 +93,11 @@ VLLM_0_19 = Overheads(
     async_scheduling=True,
     first_step_us=80_000.0,
 )
-"""vLLM 0.19.0 with its defaults, as ``tests/benchmarks/fit_overheads.py`` fits it; ``largest_graph`` is vLLM's own
+"""vLLM 0.19.0 with its defaults, as ``tests/benchmarks/fit_overheads.py`` fits it; ``step_us`` is small kernels and
+gaps between two graphs, which the fitted runs do not tell from 0 or 200; ``largest_graph`` is vLLM's own
 ``2 * max_num_seqs`` for ``max_num_seqs`` 128, at most 512."""
 
-VLLM_0_15 = Overheads(async_scheduling=True, attention_per_prompt=True, request_us=6_750.0)
-"""vLLM 0.15.1 behind its HTTP server, beside kernel tables; one number, as
-``tests/benchmarks/fit_request_time.py`` fits it. Host time per step is none: beside the kernel tables of an H100,
-iterations of the fitted runs leave no room for any."""
+VLLM_0_15 = Overheads(async_scheduling=True, attention_per_prompt=True, sampling_us=10.5, request_us=6_750.0)
+"""vLLM 0.15.1 behind its HTTP server, beside kernel tables of an H100; two numbers, as
+``tests/benchmarks/fit_request_time.py`` fits them. Host time per step is none: beside those tables, iterations of the
+fitted runs leave no room for any."""
