@@ -6,6 +6,7 @@ import random
 from math import exp, log
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -170,6 +171,19 @@ def test_sampling_is_added(tables: KernelTables, timing: KernelTiming) -> None:
     more = KernelTiming(tables, MODEL, DEVICE, overheads=Overheads(sampling_us=10))
     added = more.iteration_ns(Shape.decode(7, 70)) - timing.iteration_ns(Shape.decode(7, 70))
     assert added == pytest.approx(7 * 10_000 * MODEL.vocab_size / 100_000, abs=1)
+
+
+def test_what_requests_share_is_read_faster(tables: KernelTables, timing: KernelTiming) -> None:
+    once, half = (KernelTiming(tables, MODEL, DEVICE, overheads=Overheads(shared_read=share)) for share in (0, 0.5))
+    shape = Shape.decode(8, 100)
+    assert once.iteration_ns(shape) == timing.iteration_ns(shape)
+    shared = attrs.evolve(shape, shared_context=240)
+    assert timing.iteration_ns(shared) == timing.iteration_ns(shape)
+    assert once.iteration_ns(shared) == timing.iteration_ns(Shape.decode(8, 70))
+    assert sum(each.ns for each in once.explain(shared)) == pytest.approx(once.iteration_ns(shared))
+    assert half.iteration_ns(shared) == timing.iteration_ns(Shape.decode(8, 85))
+    everything = attrs.evolve(shape, shared_context=900)
+    assert once.iteration_ns(everything) == timing.iteration_ns(Shape.decode(8, 1))
 
 
 def test_small_messages_go_by_the_faster_protocol() -> None:

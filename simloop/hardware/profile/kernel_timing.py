@@ -79,6 +79,7 @@ class KernelTiming:
         self._rows: dict[int, DecodeRow] = {}
         self._row = self._add_row(1)
         self._has_floor = self.overheads.floor_ns(1) > 0
+        self._saved = 1.0 - self.overheads.shared_read
 
     def iteration_ns(self, shape: IterationShape) -> int:
         """Return the duration of one iteration, nanoseconds."""
@@ -92,7 +93,7 @@ class KernelTiming:
             row = self._row
             if row.decodes != decodes:
                 row = self._row = self._rows.get(decodes) or self._add_row(decodes)
-            mean = shape.decode_context / decodes
+            mean = (self._read(shape) if self._saved else shape.decode_context) / decodes
             if not row.low <= mean < row.high:
                 row.move(mean)
             ns += row.base + row.rise * (mean - row.low) / (row.high - row.low)
@@ -122,13 +123,18 @@ class KernelTiming:
                 for new, cached in shape.chunks:
                     yield f"{operator.name} (prefill)", calls, self._prices.chunk(operator, new, cached)
                 if shape.num_decodes:
-                    price = self._prices.decode(operator, shape.num_decodes, shape.decode_context)
+                    price = self._prices.decode(operator, shape.num_decodes, self._read(shape))
                     yield f"{operator.name} (decode)", calls, price
                 continue
             by_token = operator.per == "token"
             rows = self.overheads.padded(shape.num_tokens) if by_token else shape.num_sequences
             if rows:
                 yield operator.name, calls, self._prices.row(operator, rows)
+
+    def _read(self, shape: IterationShape) -> int:
+        """Return the context of decodes that takes as long from the device's memory, at least one token each."""
+        saved = int(self._saved * shape.shared_context) if self._saved else 0
+        return max(shape.num_decodes, shape.decode_context - saved)
 
     # -- what is remembered ------------------------------------------------------------------------------------
 

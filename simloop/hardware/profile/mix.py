@@ -89,11 +89,11 @@ class DecodeRow:
         "_last",
         "_longest_from",
         "_longest_to",
+        "_per_longest",
+        "_per_mean",
         "_rate_from",
         "_rate_to",
-        "_tail",
         "_top",
-        "_waves",
         "base",
         "decodes",
         "high",
@@ -106,9 +106,10 @@ class DecodeRow:
         self, decodes: int, grid: DecodeGrid, skew: SkewFit | None, domain: DomainWatch, tail: Tail | None = None
     ) -> None:
         self.decodes = decodes
-        self._waves = 0.0 if tail is None else tail.waves(decodes)
-        self._tail = tail.ns_per_token if tail is not None and self._waves else 0.0
-        self.skewed = decodes > 1 and (skew is not None or self._tail > 0.0)
+        waves = 0.0 if tail is None else tail.waves(decodes)
+        self._per_longest = tail.ns_per_token if tail is not None and waves else 0.0
+        self._per_mean = self._per_longest * waves
+        self.skewed = decodes > 1 and (skew is not None or self._per_longest > 0.0)
         self._alphas = ([], [], [[0.0]]) if skew is None else skew.decode_alphas(decodes)
         self._curve = grid.decode_curve(decodes)
         self._domain, self._last = domain, grid.last_context
@@ -131,22 +132,22 @@ class DecodeRow:
 
     def corrected(self, time: float, mean: int, shortest: int, longest: int) -> float:
         """Return the time of unequal contexts from that of equal ones: by the measured share, and at least the tail."""
-        more = self._measured_more(time, mean, shortest, longest)
-        tail = self._tail
-        return time + max(more, tail * (longest - mean * self._waves)) if tail else time + more
-
-    def _measured_more(self, time: float, mean: int, shortest: int, longest: int) -> float:
         rate = (mean - shortest) / (longest - shortest)
         if not (self._rate_from < rate <= self._rate_to and self._longest_from < longest <= self._longest_to):
             self._look_up_alpha(rate, longest)
-        alpha = self._alpha
-        if alpha == 0.0:
-            return 0.0
-        low, high, base, rise = self._top
-        if not low <= longest < high:
-            low, high, base, rise = self._top = self._segment(longest)
-        more = base + rise * (longest - low) / (high - low) - time
-        return alpha * more if more > 0.0 else 0.0
+        alpha, tail, more = self._alpha, self._per_longest, 0.0
+        if alpha:
+            low, high, base, rise = self._top
+            if not low <= longest < high:
+                low, high, base, rise = self._top = self._segment(longest)
+            gap = base + rise * (longest - low) / (high - low) - time
+            if gap > 0.0:
+                more = alpha * gap
+        if tail:
+            rest = tail * longest - self._per_mean * mean
+            if rest > more:
+                more = rest
+        return time + more
 
     def _look_up_alpha(self, rate: float, longest: int) -> None:
         rates, lengths, grid = self._alphas

@@ -34,6 +34,8 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             chunk (the square of the sum instead of the sum of squares).
         attention_tail: The longest of many decoding requests is still read when the others are done (see
             :class:`~simloop.hardware.profile.tail.Tail`); for layer profiles, beside a device's card.
+        shared_read: What it takes to read keys and values that another running request reads too, as a share of what
+            it takes from the device's memory: the device's cache is faster, by its bandwidth. For kernel tables.
         async_scheduling: A step is scheduled when the step before it starts. The queue is read only then: a request
             that arrives during a step runs in the second one after it, and the place of one that finishes is given
             away one step later.
@@ -49,6 +51,7 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     largest_graph: Annotated[int, Meta(ge=0)] = 0
     attention_per_prompt: bool = False
     attention_tail: bool = False
+    shared_read: Annotated[float, Meta(ge=0, le=1)] = 1.0
     async_scheduling: bool = False
     first_step_us: _Time = 0.0
     request_us: _Time = 0.0
@@ -97,7 +100,14 @@ VLLM_0_19 = Overheads(
 gaps between two graphs, which the fitted runs do not tell from 0 or 200; ``largest_graph`` is vLLM's own
 ``2 * max_num_seqs`` for ``max_num_seqs`` 128, at most 512."""
 
-VLLM_0_15 = Overheads(async_scheduling=True, attention_per_prompt=True, sampling_us=10.5, request_us=6_750.0)
-"""vLLM 0.15.1 behind its HTTP server, beside kernel tables of an H100; two numbers, as
-``tests/benchmarks/fit_request_time.py`` fits them. Host time per step is none: beside those tables, iterations of the
-fitted runs leave no room for any."""
+VLLM_0_15 = Overheads(
+    attention_per_prompt=True,
+    shared_read=0.6,
+    async_scheduling=True,
+    sampling_us=10.5,
+    request_us=6_750.0,
+)
+"""vLLM 0.15.1 behind its HTTP server, beside kernel tables of an H100. ``sampling_us`` and ``request_us`` are as
+``tests/benchmarks/fit_request_time.py`` fits them. ``shared_read`` is not fitted: the 3.35 TB/s of the card's memory
+over the some 5.6 TB/s that microbenchmarks reach in its second-level cache. Host time per step is none: beside those
+tables, iterations of the fitted runs leave no room for any."""
