@@ -89,7 +89,7 @@ def graph_sizes(largest: int) -> list[int]:
 
 VLLM_0_19 = Overheads(
     step_us=100.0,
-    prefill_layer_us=150.0,
+    prefill_layer_us=160.0,
     largest_graph=256,
     attention_per_prompt=True,
     attention_tail=True,
