@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -55,11 +56,11 @@ def best(logs: list[Log]) -> float:
     return float(min(GRID_US, key=lambda us: sum(log.error("ttft_s", us) for log in logs)))
 
 
-def read(data: Path) -> list[Log]:
-    """Simulate the first two minutes of every stage of every log."""
+def read(data: Path, sampling_us: float) -> list[Log]:
+    """Simulate the first two minutes of every stage of every log, with what was fitted for sampling."""
     logs = []
     for name, real, scenario in blis_logs(data / "blis_vllm0151_NOLICENCE", seconds=SECONDS):
-        ours = RunLog.of_result(simulate(load_scenario(scenario)))
+        ours = RunLog.of_result(simulate(load_scenario(with_sampling(scenario, sampling_us))))
         columns = [{metric: log.values(metric) for metric in METRICS} for log in (real, ours)]
         logs.append(Log(name, *columns))
     return logs
@@ -85,11 +86,16 @@ class Run:
 
 def predicted(case: Case, sampling_us: float) -> RunLog:
     """Simulate a run with another ``sampling_us``."""
-    overheads = msgspec.structs.replace(VLLM_0_15, sampling_us=sampling_us)
     with tempfile.TemporaryDirectory() as folder:
-        scenario = case.scenario(Path(folder))
-        timing = {**scenario["workers"][0]["timing"], "overheads": msgspec.to_builtins(overheads)}
-        return RunLog.of_result(simulate(load_scenario(timed(scenario, timing))))
+        scenario = with_sampling(case.scenario(Path(folder)), sampling_us)
+        return RunLog.of_result(simulate(load_scenario(scenario)))
+
+
+def with_sampling(scenario: dict[str, Any], sampling_us: float) -> dict[str, Any]:
+    """Return a scenario with another ``sampling_us``."""
+    overheads = msgspec.structs.replace(VLLM_0_15, sampling_us=sampling_us)
+    timing = {**scenario["workers"][0]["timing"], "overheads": msgspec.to_builtins(overheads)}
+    return timed(scenario, timing)
 
 
 def best_sampling(runs: list[Run]) -> float:
@@ -97,8 +103,8 @@ def best_sampling(runs: list[Run]) -> float:
     return float(min(SAMPLING_US, key=lambda us: sum(np.abs(run.errors(us)).sum() for run in runs)))
 
 
-def fit_sampling(runs: list[Run]) -> None:
-    """Fit to all runs, to all but one, and to the other models alone, and print the errors of each."""
+def fit_sampling(runs: list[Run]) -> float:
+    """Fit to all runs, to all but one, and to the other models alone; print the errors of each, return the first."""
     shared = best_sampling(runs)
     print(f"all runs: sampling_us {shared:g}; errors of mean latency by stage, percent")
     for run in runs:
@@ -107,13 +113,14 @@ def fit_sampling(runs: list[Run]) -> None:
         texts = [", ".join(f"{error:+.1f}" for error in run.errors(us)) for us in (0.0, shared, others, elsewhere)]
         print(f"  {run.name}: without {texts[0]}; {texts[1]}; fitted without the run ({others:g}) {texts[2]}; ", end="")
         print(f"without its model ({elsewhere:g}) {texts[3]}")
+    return shared
 
 
 def main() -> None:
     """Fit both numbers, and print what they leave."""
     data = Path(sys.argv[1])
-    fit_sampling([Run(case) for case in blis_stages(data / "blis_vllm0151_NOLICENCE", SECONDS)])
-    logs = read(data)
+    sampling = fit_sampling([Run(case) for case in blis_stages(data / "blis_vllm0151_NOLICENCE", SECONDS)])
+    logs = read(data, sampling)
     shared = best(logs)
     print(f"all logs: request_us {shared:g}; median absolute error of TTFT, TPOT, latency, percent")
     for log in logs:

@@ -104,8 +104,8 @@ VLLM_0_15 = Overheads(
     attention_per_prompt=True,
     shared_read=0.6,
     async_scheduling=True,
-    sampling_us=10.5,
-    request_us=6_750.0,
+    sampling_us=12.0,
+    request_us=7_000.0,
 )
 """vLLM 0.15.1 behind its HTTP server, beside kernel tables of an H100. ``sampling_us`` and ``request_us`` are as
 ``tests/benchmarks/fit_request_time.py`` fits them. ``shared_read`` is not fitted: the 3.35 TB/s of the card's memory
