@@ -93,7 +93,8 @@ class Roofline:
         stage: The pipeline stage to price; :class:`~simloop.hardware.Pipeline` has all of them.
         kv_cache_dtype: Precision of the KV cache; ``None`` and ``"auto"`` are the model's own.
         routing: How tokens spread over experts; :class:`~simloop.model.Balanced` if not given.
-        overheads: What the engine adds; nothing if not given. Attention is always priced prompt by prompt.
+        overheads: What the engine adds; nothing if not given. Attention is always priced prompt by prompt, and reads
+            what requests share as often as they do: ``attention_tail`` and ``shared_read`` are of measured kernels.
 
     Raises:
         InputError: The device's card states no peak for that precision or no interconnect for the plan, the plan does
@@ -127,7 +128,8 @@ class Roofline:
         self._kernels = sum(calls for _, calls in self._operators)
         self._launching_ns = self._kernels * self._launch_ns + self._exchanging_ns()
         self._host_ns = 0 if overheads is None else overheads.step_ns()
-        self._prompt_ns = self._host_ns + (0 if overheads is None else overheads.prefill_ns())
+        layers = sum(calls for _, calls in self._attentions)
+        self._prompt_ns = self._host_ns + (0 if overheads is None else overheads.prefill_ns(layers))
         self._replay_ns = self._launch_ns + self._host_ns
         self._floor = None if overheads is None or not overheads.floor_ns(1) else overheads.floor_ns
         self._by_tokens: dict[int, float] = {}
@@ -261,7 +263,10 @@ class Roofline:
         return tokens if self.overheads is None else self.overheads.padded(tokens)
 
     def _price_sequences(self, sequences: int) -> float:
-        return _remember(self._by_sequences, sequences, self._sum("sequence", sequences))
+        ns = self._sum("sequence", sequences)
+        if self.overheads is not None and self.stage.last:
+            ns += self.overheads.sampling_ns(sequences, self.model.vocab_size)
+        return _remember(self._by_sequences, sequences, ns)
 
 
 def _without_window(operator: Attention | LatentAttention) -> Attention | LatentAttention:

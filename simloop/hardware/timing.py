@@ -23,6 +23,8 @@ class IterationShape(Protocol):
         decode_context: Tokens that these attend to, summed over them, each one's new token included.
         decode_context_min: Tokens that the shortest of these attends to (0 without decodes).
         decode_context_max: Tokens that the longest of these attends to (0 without decodes).
+        shared_context: Tokens that running requests have in common: those that any of them attends to, summed over
+            the requests, but for one of each that attend to the same.
     """
 
     @property
@@ -39,6 +41,8 @@ class IterationShape(Protocol):
     def decode_context_min(self) -> int: ...  # noqa: D102
     @property
     def decode_context_max(self) -> int: ...  # noqa: D102
+    @property
+    def shared_context(self) -> int: ...  # noqa: D102
 
 
 @attrs.frozen
@@ -52,6 +56,7 @@ class Shape:
     decode_context: int
     decode_context_min: int = 0
     decode_context_max: int = 0
+    shared_context: int = 0
 
     @classmethod
     def decode(cls, batch: int, context: int) -> Shape:

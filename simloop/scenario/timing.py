@@ -125,4 +125,5 @@ def _stage_timing(
         routing=routing,
         overheads=overheads,
         strict=timing.strict,
+        device=device,
     )

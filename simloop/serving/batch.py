@@ -78,6 +78,12 @@ class Batch:
         both = [cohort.shortest + 1, cohort.longest + 1] if self.decodes else []
         return [*both, *(self._single_contexts or ())]
 
+    @property
+    def shared_context(self) -> int:
+        """Tokens among these that another running request attends to as well, not counting one of them."""
+        cache = self.worker.kv.cache
+        return 0 if cache is None or self._padded_to is not None else cache.shared * self.worker.kv.block_size
+
     def add_decodes(self) -> None:
         """Give everybody in ``worker.decoding`` one token, and the KV blocks this takes.
 

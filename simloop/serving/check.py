@@ -23,6 +23,7 @@ def check_worker(worker: Worker, batch: Batch) -> None:
     decoding = [request for request in worker.running if request.phase is Phase.DECODING]
     found = {
         "KV blocks held": (_held(worker), worker.kv.used),
+        "blocks in common": (_shared(worker), worker.kv.cache.shared if worker.kv.cache is not None else 0),
         "free KV blocks": (_free(worker), worker.kv.free),
         "free KV blocks below zero": (min(worker.kv.free, 0), 0),
         "decoding requests": (len(decoding), sum(map(len, worker.cohorts))),

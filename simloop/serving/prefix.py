@@ -50,11 +50,13 @@ class PrefixCache:
         hits: Tokens that were found.
         free: Free blocks in the order in which they will be taken: hashed ones by themselves, others as counted runs.
         tables: The full blocks of each request that has hashes, in order.
+        shared: How often a request holds a block that another one holds too, not counting one of them.
     """
 
     kv: KVBlocks
     queries: int = 0
     hits: int = 0
+    shared: int = 0
     free: OrderedDict[CachedBlock | int, int] = attrs.field(init=False)
     tables: dict[Request, list[CachedBlock]] = attrs.Factory(dict)
     _known: dict[Hashable, list[CachedBlock]] = attrs.Factory(dict)
@@ -91,6 +93,8 @@ class PrefixCache:
             if block.users == 0:
                 del self.free[block]
                 self.kv.free -= 1
+            else:
+                self.shared += 1
             block.users += 1
         self.tables[request] = found
         self.queries += request.prompt_tokens + request.generated
@@ -114,6 +118,8 @@ class PrefixCache:
             if block.users == 0:
                 self.free[block] = 1
                 self.kv.free += 1
+            else:
+                self.shared -= 1
 
     def take(self, blocks: int) -> None:
         """Take the oldest free blocks; what they held is forgotten."""

@@ -1,6 +1,7 @@
 """vLLM 0.15.1 on H100 under inference-perf: request logs, and statistics by stage.
 
-The load is 100 prompts in turn, so that all but the first hundred requests find their prompt in the prefix cache.
+The load is 100 prompts in turn, so that all but the first hundred requests find their prompt in the prefix cache. Ten
+prompts each begin alike, with one of ten system prompts; which ones is not recorded, and drawn here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import polars as pl
 from simloop.explore import RunLog, real_run
 from tests.benchmarks.cases import Case, Gap, Part, Request, scenario_of, timed, write_trace
 
-__all__ = ["blis_cases", "blis_logs"]
+__all__ = ["blis_cases", "blis_logs", "blis_stages"]
 
 _BLIS_MODELS = {
     "codellama/CodeLlama-34b-Instruct-hf": "codellama-34b",
@@ -26,6 +27,9 @@ _BLIS_MODELS = {
     "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
     "Qwen/Qwen3-14B": "qwen3-14b",
 }
+_SYSTEM_TOKENS = {"roleplay": 150}
+_GROUPS = np.random.default_rng(0).permutation(np.arange(100) % 10)
+"""The system prompt of each prompt."""
 _STAGES = {"general-lite": [(2.5, 600), (6.0, 600)], "reasoning": [(4.0, 1200)]}
 _ONE_STAGE = ("roleplay", "reasoning")
 
@@ -37,7 +41,7 @@ def blis_cases(data: Path) -> Iterator[Case | Gap]:
         name, model = row["experiment"], _BLIS_MODELS[row["model"]]
         real = _blis_log(data / f"dev/requests/{name}.csv.gz")
         logs.setdefault(row["profile"], real)
-        requests = _by_prompt(real)
+        requests = _by_prompt(real, row["profile"])
         engine = {
             "tensor_parallel_size": row["tp"],
             "max_num_batched_tokens": row["max_num_batched_tokens"],
@@ -59,8 +63,23 @@ def blis_logs(data: Path, seconds: float) -> Iterator[tuple[str, RunLog, dict[st
             yield (
                 row["experiment"],
                 log,
-                _cycled(data, _BLIS_MODELS[row["model"]], _by_prompt(log), **engine)(Path(folder)),
+                _cycled(data, _BLIS_MODELS[row["model"]], _by_prompt(log, row["profile"]), **engine)(Path(folder)),
             )
+
+
+def blis_stages(data: Path, seconds: float) -> Iterator[Case]:
+    """Yield the first seconds of every stage (of ten minutes) of the runs of which only statistics are known.
+
+    Without those whose requests are in a log too, and that close to saturation.
+    """
+    table = pl.read_csv(data / "experiments.csv").unique("profile", keep="first", maintain_order=True)
+    logs = {
+        row["profile"]: _blis_log(data / f"dev/requests/{row['experiment']}.csv.gz")
+        for row in table.iter_rows(named=True)
+    }
+    for case in _blis_aggregates(data, logs, seconds):
+        if case.model != "codellama-34b" and "reasoning" not in case.parts[0].name:
+            yield case
 
 
 def _device(tp: int) -> str:
@@ -80,7 +99,7 @@ def _blis_log(path: Path) -> RunLog:
     return real_run(path, columns=columns)
 
 
-def _blis_aggregates(data: Path, logs: Mapping[str, RunLog]) -> Iterator[Case]:
+def _blis_aggregates(data: Path, logs: Mapping[str, RunLog], seconds: float = math.inf) -> Iterator[Case]:
     """Runs of which only statistics by stage are known.
 
     Their requests are taken from the log of the same profile, or drawn as the profile says with the log's lengths.
@@ -89,7 +108,8 @@ def _blis_aggregates(data: Path, logs: Mapping[str, RunLog]) -> Iterator[Case]:
     for (name,), rows in table.group_by("experiment", maintain_order=True):
         first = rows.row(0, named=True)
         profile, model = first["workload"], _BLIS_MODELS[first["model"]]
-        requests = _by_prompt(logs[profile]) if profile in logs else _drawn(profile, logs["general"])
+        drawn = _by_prompt(logs[profile], profile) if profile in logs else _drawn(profile, logs["general"])
+        requests = [request for request in drawn if request[0] % 600.0 < seconds]
         engine = {"max_num_batched_tokens": first["max_num_batched_tokens"],
                   "gpu_memory_utilization": first["gpu_mem_util"],
                   "tensor_parallel_size": first["tp"]}  # fmt: skip
@@ -111,15 +131,17 @@ def _stage(profile: str, experiment: str, stage: Any, rows: pl.DataFrame) -> Par
     return Part(name, RunLog.of_columns(name, {}, reported=reported), *bounds)
 
 
-def _by_prompt(log: RunLog) -> list[Request]:
+def _by_prompt(log: RunLog, profile: str) -> list[Request]:
     """A hundred prompts in turn: what repeats is known to the prefix cache."""
     columns = log.requests.select("id", "arrival_s", "prompt_tokens", "output_tokens")
-    return [(arrival, prompt, output, _hashes(int(index) % 100, prompt))
+    return [(arrival, prompt, output, _hashes(int(index) % 100, prompt, profile))
             for index, arrival, prompt, output in columns.iter_rows()]  # fmt: skip
 
 
-def _hashes(prompt_id: int, tokens: int) -> list[int]:
-    return [prompt_id * 1_000 + block for block in range(tokens // 16)]
+def _hashes(prompt_id: int, tokens: int, profile: str) -> list[int]:
+    alike = _SYSTEM_TOKENS.get(profile, 100) // 16
+    group = 100 + int(_GROUPS[prompt_id])
+    return [(group if block < alike else prompt_id) * 1_000 + block for block in range(tokens // 16)]
 
 
 def _drawn(profile: str, like: RunLog) -> list[Request]:
@@ -133,7 +155,7 @@ def _drawn(profile: str, like: RunLog) -> list[Request]:
         for time in times:
             prompt_id = len(requests) % 100
             prompt = prompts[prompt_id] + longer
-            requests.append((float(time), prompt, output, _hashes(prompt_id, prompt)))
+            requests.append((float(time), prompt, output, _hashes(prompt_id, prompt, profile)))
         start = float(times[-1])
     return requests
 

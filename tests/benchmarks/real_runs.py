@@ -33,8 +33,8 @@ def all_cases(data: Path) -> Iterator[Case | Gap]:
 # -- vLLM 0.19 on RTX PRO 6000, 300 ShareGPT requests ------------------------------------------------------------
 
 
-_WITHOUT = {"Llama-3.1-8B": (250.0, 6_500.0, 77_300.0), "Qwen3-32B": (300.0, 4_750.0, 54_600.0)}
-"""``step_us``, ``prefill_us``, ``first_step_us`` that ``fit_overheads.py`` fits to the other run."""
+_WITHOUT = {"Llama-3.1-8B": (140.0, 75_000.0), "Qwen3-32B": (160.0, 65_000.0)}
+"""``prefill_layer_us``, ``first_step_us`` that ``fit_overheads.py`` fits to the other run."""
 _OFFLINE = {
     "Llama-3.1-8B": ("llama-3.1-8b", "RTX PRO 6000", 36_578, "meta-llama/Llama-3.1-8B", 1),
     "Qwen3-32B": ("qwen3-32b", "2 x RTX PRO 6000, TP 2", 28_614, "Qwen/Qwen3-32B", 2),
@@ -45,7 +45,7 @@ _OFFLINE = {
 def _vllm_019(data: Path) -> Iterator[Case | Gap]:
     """Each run with the set of overheads, and with that fitted to the other run alone; by both stamps of arrival.
 
-    The latency of the link between the two cards of the second run is fitted to it alone.
+    The latencies of the link between the two cards of the second run are read off it alone.
     """
     for run, (model, device, blocks, profile, tp) in _OFFLINE.items():
         folder = data / "dev/bench_vllm019/RTXPRO6000" / run
@@ -54,7 +54,9 @@ def _vllm_019(data: Path) -> Iterator[Case | Gap]:
             "model": "profile", "path": str(data / "calib/vllm_profiler/RTXPRO6000" / profile / "bf16")
         }  # fmt: skip
         if tp > 1:
-            timing["all_reduce"] = {"bandwidth_gib_s": 16, "latency_us": 18.5, "memory_bandwidth_gb_s": 1597}
+            timing["all_reduce"] = {
+                "bandwidth_gib_s": 16, "latency_us": 14.5, "small_latency_us": 2, "memory_bandwidth_gb_s": 1597
+            }  # fmt: skip
         sent = sent_run(folder)
         theirs = {"LLMServingSim 2.0": _llmservingsim(data / f"reference_sim/RTXPRO6000_{run}_sim.csv")}
         for stamped, real, convention in ((True, real_run(folder), ""), (False, sent, ", from sending")):
@@ -68,9 +70,9 @@ def _vllm_019(data: Path) -> Iterator[Case | Gap]:
 
 def fitted_without(run: str) -> dict[str, Any]:
     """Return the overheads that ``fit_overheads.py`` fits to the other run."""
-    step_us, prefill_us, first_us = _WITHOUT[run]
+    prefill_layer_us, first_us = _WITHOUT[run]
     given: dict[str, Any] = msgspec.to_builtins(VLLM_0_19)
-    return {**given, "step_us": step_us, "prefill_us": prefill_us, "first_step_us": first_us}
+    return {**given, "prefill_layer_us": prefill_layer_us, "first_step_us": first_us}
 
 
 def sent_run(folder: Path) -> RunLog:

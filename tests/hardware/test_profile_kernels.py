@@ -6,6 +6,7 @@ import random
 from math import exp, log
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from simloop.hardware.profile import (
     KernelTiming,
     MeasuredTime,
     Overheads,
+    RingLink,
     load_layers,
     read_all_reduce,
     read_mlp,
@@ -157,10 +159,40 @@ def test_ranks_reduce_by_the_custom_kernel_of_a_graph(tables: KernelTables) -> N
 
 
 def test_overheads_are_added(tables: KernelTables, timing: KernelTiming) -> None:
-    more = KernelTiming(tables, MODEL, DEVICE, overheads=Overheads(step_us=100, prefill_us=1000, largest_graph=256))
+    more = KernelTiming(tables, MODEL, DEVICE, overheads=Overheads(step_us=100, prefill_layer_us=10, largest_graph=256))
     mixed = Shape.mixed([(300, 30)], [200] * 7)
-    assert more.iteration_ns(mixed) - timing.iteration_ns(mixed) == pytest.approx(1_100_000, abs=1)
+    assert more.iteration_ns(mixed) - timing.iteration_ns(mixed) == pytest.approx(
+        100_000 + 10_000 * MODEL.num_layers, abs=1
+    )
     assert line(more, Shape.decode(3, 70), "o_proj").ns == line(timing, Shape.decode(4, 70), "o_proj").ns
+
+
+def test_sampling_is_added(tables: KernelTables, timing: KernelTiming) -> None:
+    more = KernelTiming(tables, MODEL, DEVICE, overheads=Overheads(sampling_us=10))
+    added = more.iteration_ns(Shape.decode(7, 70)) - timing.iteration_ns(Shape.decode(7, 70))
+    assert added == pytest.approx(7 * 10_000 * MODEL.vocab_size / 100_000, abs=1)
+
+
+def test_what_requests_share_is_read_faster(tables: KernelTables, timing: KernelTiming) -> None:
+    once, half = (KernelTiming(tables, MODEL, DEVICE, overheads=Overheads(shared_read=share)) for share in (0, 0.5))
+    shape = Shape.decode(8, 100)
+    assert once.iteration_ns(shape) == timing.iteration_ns(shape)
+    shared = attrs.evolve(shape, shared_context=240)
+    assert timing.iteration_ns(shared) == timing.iteration_ns(shape)
+    assert once.iteration_ns(shared) == timing.iteration_ns(Shape.decode(8, 70))
+    assert sum(each.ns for each in once.explain(shared)) == pytest.approx(once.iteration_ns(shared))
+    assert half.iteration_ns(shared) == timing.iteration_ns(Shape.decode(8, 85))
+    everything = attrs.evolve(shape, shared_context=900)
+    assert once.iteration_ns(everything) == timing.iteration_ns(Shape.decode(8, 1))
+
+
+def test_small_messages_go_by_the_faster_protocol() -> None:
+    plain, both = RingLink(bandwidth_gib_s=16, latency_us=14.5), RingLink(
+        bandwidth_gib_s=16, latency_us=14.5, small_latency_us=2
+    )  # fmt: skip
+    moved = 2**20 / 2 / (16 * 2**30) * 1e9  # ns for half a MiB
+    assert both.all_reduce_ns(2**20, 2) == plain.all_reduce_ns(2**20, 2) == int(2 * (14_500 + moved) + 27)
+    assert both.all_reduce_ns(2**14, 2) == int(2 * (2_000 + 2 * moved / 64) + 27)
 
 
 def test_all_reduce_tables_of_both_formats(folder: Path, tmp_path: Path) -> None:

@@ -189,7 +189,12 @@ def test_what_an_engine_adds() -> None:
 
     assert set(added(Overheads()).values()) == {0}
     assert added(Overheads(step_us=100)) == pytest.approx(dict.fromkeys(shapes, 100_000), abs=1)
-    assert added(Overheads(prefill_us=500)) == pytest.approx({"decode": 0, "prompt": 500_000, "large": 0}, abs=1)
+    layers = model.num_layers
+    prompts = added(Overheads(prefill_layer_us=5))
+    assert prompts == pytest.approx({"decode": 0, "prompt": 5000 * layers, "large": 0}, abs=1)
+    per_sequence = 2_000 * model.vocab_size / 100_000
+    sampled = {name: shape.num_sequences * per_sequence for name, shape in shapes.items()}
+    assert added(Overheads(sampling_us=2)) == pytest.approx(sampled, abs=1)
     floor = added(Overheads(host_us=20_000, host_request_us=1000))
     assert floor["decode"] == 40_000_000 - bare.iteration_ns(shapes["decode"])
     padded = Roofline(model, device, overheads=Overheads(largest_graph=256))

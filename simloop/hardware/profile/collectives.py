@@ -50,12 +50,15 @@ class RingLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         bandwidth_gib_s: Bandwidth of a link per direction, GiB/s (2^30 bytes, as that simulator counts).
         latency_us: Latency of a hop.
+        small_latency_us: Latency of a hop in the protocol for small messages, which sends a flag with every word and so
+            reaches half the bandwidth (NCCL's LL); the faster protocol counts. ``None`` leaves it out.
         memory_bandwidth_gb_s: Bandwidth at which the parts are read and written; ``None`` leaves that out.
         fixed_ns: What each collective takes beyond that.
     """
 
     bandwidth_gib_s: _Positive
     latency_us: Annotated[float, Meta(ge=0)] = 0.0
+    small_latency_us: Annotated[float, Meta(ge=0)] | None = None
     memory_bandwidth_gb_s: _Positive | None = None
     fixed_ns: Annotated[float, Meta(ge=0)] = 27.0
 
@@ -67,7 +70,10 @@ class RingLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def all_reduce_ns(self, num_bytes: int, ranks: int) -> int:
         """Return the time of reducing ``num_bytes`` over ``ranks`` ranks, nanoseconds."""
         share = num_bytes / ranks
-        hop = 1e3 * self.latency_us + share / (self.bandwidth_gib_s * _GIB_PER_S)
+        moved = share / (self.bandwidth_gib_s * _GIB_PER_S)
+        hop = 1e3 * self.latency_us + moved
+        if self.small_latency_us is not None:
+            hop = min(hop, 1e3 * self.small_latency_us + 2 * moved)
         memory = 3 * share / self.memory_bandwidth_gb_s if self.memory_bandwidth_gb_s else 0.0
         return int((ranks - 1) * (2 * hop + memory) + self.fixed_ns)
 

@@ -92,12 +92,14 @@ class KernelTiming:
         self._prices = KernelPrices(self.tables, fallback, self.domain)
         self._attentions = list(self.stage.attentions())
         self._tiles_mixed, self._tiles_alone = (list(self._tiled(beside_prompts=mixed)) for mixed in (True, False))
+        self._prefill_ns = self.overheads.prefill_ns(sum(calls for _, calls in self._attentions))
         self._by_tokens: dict[int, float] = {}
         self._by_sequences: dict[int, float] = {}
         self._by_chunk: dict[tuple[int, int], float] = {}
         self._rows: dict[int, DecodeRow] = {}
         self._row = self._add_row(1)
         self._has_floor = self.overheads.floor_ns(1) > 0
+        self._saved = 1.0 - self.overheads.shared_read
 
     def iteration_ns(self, shape: IterationShape) -> int:
         """Return the duration of one iteration, nanoseconds."""
@@ -111,17 +113,18 @@ class KernelTiming:
             row = self._row
             if row.decodes != decodes:
                 row = self._row = self._rows.get(decodes) or self._add_row(decodes)
-            mean = shape.decode_context / decodes
+            context = self._read(shape) if self._saved else shape.decode_context
+            mean = context / decodes
             if not row.low <= mean < row.high:
                 row.move(mean)
             alone = row.base + row.rise * (mean - row.low) / (row.high - row.low)
             tiled = self._tiles_mixed if shape.chunks else self._tiles_alone
-            ns += self._price_tiles(tiled, alone, decodes, shape.decode_context) if tiled else alone
+            ns += self._price_tiles(tiled, alone, decodes, context) if tiled else alone
         if shape.chunks:
             by_chunk = self._by_chunk
             for chunk in shape.chunks:
                 ns += by_chunk.get(chunk) or self._price_chunk(chunk)
-            ns += self.overheads.prefill_ns()
+            ns += self._prefill_ns
         whole = int(ns + 0.5)
         return max(whole, self.overheads.floor_ns(sequences)) if self._has_floor else whole
 
@@ -142,7 +145,7 @@ class KernelTiming:
         if isinstance(operator, Attention | LatentAttention):
             ns = sum(self._prices.chunk(operator, new, cached).ns for new, cached in shape.chunks)
             if shape.num_decodes:
-                ns += self._prices.decode(operator, shape.num_decodes, shape.decode_context).ns
+                ns += self._decode(operator, shape).ns
             return ns
         by_token = operator.per == "token"
         rows = self.overheads.padded(shape.num_tokens) if by_token else shape.num_sequences
@@ -162,6 +165,11 @@ class KernelTiming:
             if rows:
                 yield operator.name, calls, self._prices.row(operator, rows)
 
+    def _read(self, shape: IterationShape) -> int:
+        """Return the context of decodes that takes as long from the device's memory, at least one token each."""
+        saved = int(self._saved * shape.shared_context) if self._saved else 0
+        return max(shape.num_decodes, shape.decode_context - saved)
+
     # -- what is remembered ------------------------------------------------------------------------------------
 
     def _price_tokens(self, tokens: int) -> float:
@@ -169,6 +177,8 @@ class KernelTiming:
 
     def _price_sequences(self, sequences: int) -> float:
         ns = self._sum("sequence", sequences) + self.overheads.step_ns()
+        if self.stage.last:
+            ns += self.overheads.sampling_ns(sequences, self.model.vocab_size)
         return _remember(self._by_sequences, sequences, ns)
 
     def _sum(self, per: str, rows: int) -> float:
@@ -222,9 +232,7 @@ class KernelTiming:
 
     def _decode(self, operator: Attention | LatentAttention, shape: IterationShape) -> Price:
         """Price the decodes of an iteration as they run: beside prompts, or alone."""
-        return self._prices.running(
-            operator, shape.num_decodes, shape.decode_context, beside_prompts=bool(shape.chunks)
-        )
+        return self._prices.running(operator, shape.num_decodes, self._read(shape), beside_prompts=bool(shape.chunks))
 
     def _points(self, operator: Attention | LatentAttention, decodes: int) -> list[int]:
         """Return the contexts between which the price is a straight line."""

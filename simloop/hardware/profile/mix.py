@@ -9,6 +9,7 @@ from typing import Protocol
 from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.domain import DomainWatch
 from simloop.hardware.profile.skew import SkewFit
+from simloop.hardware.profile.tail import Tail
 from simloop.hardware.timing import IterationShape
 
 __all__ = ["DecodeGrid", "DecodeRow", "extremes", "merged"]
@@ -58,48 +59,51 @@ class DecodeGrid(Protocol):
 class DecodeRow:
     """Attention of so many decoding requests alone, by their context; it remembers between which points it was last.
 
-    The time at a context is ``base + rise * (context - low) / (high - low)``; with ``top_`` before each, at the longest
-    one. Of unequal contexts it is that of the mean and ``alpha`` of what the longest one's is beyond. These are plain
-    attributes, and read by whoever prices an iteration, because a call more is a fifth of its cost.
+    The time at a context is ``base + rise * (context - low) / (high - low)``.
 
     Args:
         decodes: How many requests.
         grid: The measurements.
         skew: The correction for unequal contexts.
         domain: Whom to tell when a context is longer than any measured one.
+        tail: What the longest context adds at least.
     """
 
     __slots__ = (
+        "_alpha",
         "_alphas",
         "_curve",
         "_domain",
         "_last",
-        "alpha",
+        "_longest_from",
+        "_longest_to",
+        "_per_longest",
+        "_per_mean",
+        "_rate_from",
+        "_rate_to",
+        "_top",
         "base",
         "decodes",
         "high",
-        "longest_from",
-        "longest_to",
         "low",
-        "rate_from",
-        "rate_to",
         "rise",
         "skewed",
-        "top_base",
-        "top_high",
-        "top_low",
-        "top_rise",
     )
 
-    def __init__(self, decodes: int, grid: DecodeGrid, skew: SkewFit | None, domain: DomainWatch) -> None:
+    def __init__(
+        self, decodes: int, grid: DecodeGrid, skew: SkewFit | None, domain: DomainWatch, tail: Tail | None = None
+    ) -> None:
         self.decodes = decodes
-        self.skewed = skew is not None and decodes > 1
-        self._alphas = ([0.0], [0.0], [[0.0]]) if skew is None else skew.decode_alphas(decodes)
+        waves = 0.0 if tail is None else tail.waves(decodes)
+        self._per_longest = tail.ns_per_token if tail is not None and waves else 0.0
+        self._per_mean = self._per_longest * waves
+        self.skewed = decodes > 1 and (skew is not None or self._per_longest > 0.0)
+        self._alphas = ([], [], [[0.0]]) if skew is None else skew.decode_alphas(decodes)
         self._curve = grid.decode_curve(decodes)
         self._domain, self._last = domain, grid.last_context
         self.low, self.high, self.base, self.rise = self._segment(0)
-        self.top_low, self.top_high, self.top_base, self.top_rise = self._segment(0)
-        self.alpha, self.rate_from, self.rate_to, self.longest_from, self.longest_to = 0.0, 0.0, 0.0, 0.0, 0.0
+        self._top = self._segment(0)
+        self._alpha, self._rate_from, self._rate_to, self._longest_from, self._longest_to = 0.0, 0.0, 0.0, 0.0, 0.0
 
     def move(self, context: float) -> None:
         """Go to the two points around a context."""
@@ -114,17 +118,31 @@ class DecodeRow:
         low = min(bisect_right(points, context), len(points) - 1) - 1
         return points[low], points[low + 1], values[low], values[low + 1] - values[low]
 
-    def move_top(self, context: float) -> None:
-        """Go to the two points around the longest context."""
-        self.top_low, self.top_high, self.top_base, self.top_rise = self._segment(context)
+    def corrected(self, time: float, mean: int, shortest: int, longest: int) -> float:
+        """Return the time of unequal contexts from that of equal ones: by the measured share, and at least the tail."""
+        rate = (mean - shortest) / (longest - shortest)
+        if not (self._rate_from < rate <= self._rate_to and self._longest_from < longest <= self._longest_to):
+            self._look_up_alpha(rate, longest)
+        alpha, tail, more = self._alpha, self._per_longest, 0.0
+        if alpha:
+            low, high, base, rise = self._top
+            if not low <= longest < high:
+                low, high, base, rise = self._top = self._segment(longest)
+            gap = base + rise * (longest - low) / (high - low) - time
+            if gap > 0.0:
+                more = alpha * gap
+        if tail:
+            rest = tail * longest - self._per_mean * mean
+            if rest > more:
+                more = rest
+        return time + more
 
-    def move_alpha(self, rate: float, longest: int) -> None:
-        """Go to the bin of a mix of unequal contexts."""
+    def _look_up_alpha(self, rate: float, longest: int) -> None:
         rates, lengths, grid = self._alphas
         row, column = bisect_left(rates, rate), bisect_left(lengths, longest)
-        self.alpha = grid[row][column]
-        self.rate_from, self.rate_to = _around(rates, row)
-        self.longest_from, self.longest_to = _around(lengths, column)
+        self._alpha = grid[row][column]
+        self._rate_from, self._rate_to = _around(rates, row)
+        self._longest_from, self._longest_to = _around(lengths, column)
 
 
 def _around(edges: list[float], place: int) -> tuple[float, float]:

@@ -17,19 +17,25 @@ _Time = Annotated[float, Meta(ge=0)]
 class Overheads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Costs of one engine version beyond its kernels; each is left out if 0, ``None`` or ``False``.
 
-    The first four change what an iteration costs; the last three are for whoever drives the iterations.
+    The last three are for whoever drives the iterations; the others change what an iteration costs.
 
     Attributes:
         step_us: Time of every step in which the device waits for the host: what scheduling, input preparation and
             launching take beyond what they overlap with the step before.
-        prefill_us: The same for a step with a prompt, on top: its attention metadata is planned on the host after the
-            step before, and its kernels are launched one by one.
+        prefill_layer_us: What a layer of a step with a prompt takes on top: its kernels are launched one by one, not
+            replayed from one graph, and attention waits for the longest of unequal requests.
         host_us: Host time of a step that does overlap. A step lasts at least this long.
         host_request_us: The part of it that every sequence of the step adds.
+        sampling_us: Time of sampling beyond what the measurements of kernels have for it, for each sequence and 100,000
+            entries of the vocabulary: temperatures, and the sorting that top-k and top-p need.
         largest_graph: Most tokens of a step that is replayed from a CUDA graph: it is padded to the next captured size
             (see :func:`graph_sizes`), except attention.
         attention_per_prompt: Price the attention of each prompt by itself, instead of all prompts of a step as one
             chunk (the square of the sum instead of the sum of squares).
+        attention_tail: The longest of many decoding requests is still read when the others are done (see
+            :class:`~simloop.hardware.profile.tail.Tail`); for layer profiles, beside a device's card.
+        shared_read: What it takes to read keys and values that another running request reads too, as a share of what
+            it takes from the device's memory: the device's cache is faster, by its bandwidth. For kernel tables.
         async_scheduling: A step is scheduled when the step before it starts. The queue is read only then: a request
             that arrives during a step runs in the second one after it, and the place of one that finishes is given
             away one step later.
@@ -38,11 +44,14 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """
 
     step_us: _Time = 0.0
-    prefill_us: _Time = 0.0
+    prefill_layer_us: _Time = 0.0
     host_us: _Time = 0.0
     host_request_us: _Time = 0.0
+    sampling_us: _Time = 0.0
     largest_graph: Annotated[int, Meta(ge=0)] = 0
     attention_per_prompt: bool = False
+    attention_tail: bool = False
+    shared_read: Annotated[float, Meta(ge=0, le=1)] = 1.0
     async_scheduling: bool = False
     first_step_us: _Time = 0.0
     request_us: _Time = 0.0
@@ -51,9 +60,13 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Time of every step, nanoseconds."""
         return round(1e3 * self.step_us)
 
-    def prefill_ns(self) -> int:
+    def prefill_ns(self, layers: int) -> int:
         """Time that a step with a prompt has on top, nanoseconds."""
-        return round(1e3 * self.prefill_us)
+        return round(1e3 * layers * self.prefill_layer_us)
+
+    def sampling_ns(self, sequences: int, vocabulary: int) -> int:
+        """Time that sampling takes on top of its measured kernels, nanoseconds."""
+        return round(1e3 * self.sampling_us * sequences * vocabulary / 100_000)
 
     def floor_ns(self, sequences: int) -> int:
         """Least duration of a step, nanoseconds."""
@@ -76,16 +89,25 @@ def graph_sizes(largest: int) -> list[int]:
 
 VLLM_0_19 = Overheads(
     step_us=100.0,
-    prefill_us=6250.0,
+    prefill_layer_us=160.0,
     largest_graph=256,
     attention_per_prompt=True,
+    attention_tail=True,
     async_scheduling=True,
-    first_step_us=68_000.0,
+    first_step_us=80_000.0,
 )
-"""vLLM 0.19.0 with its defaults, as ``tests/benchmarks/fit_overheads.py`` fits it; ``largest_graph`` is vLLM's own
+"""vLLM 0.19.0 with its defaults, as ``tests/benchmarks/fit_overheads.py`` fits it; ``step_us`` is small kernels and
+gaps between two graphs, which the fitted runs do not tell from 0 or 200; ``largest_graph`` is vLLM's own
 ``2 * max_num_seqs`` for ``max_num_seqs`` 128, at most 512."""
 
-VLLM_0_15 = Overheads(async_scheduling=True, attention_per_prompt=True, request_us=6_750.0)
-"""vLLM 0.15.1 behind its HTTP server, beside kernel tables; one number, as
-``tests/benchmarks/fit_request_time.py`` fits it. Host time per step is none: beside the kernel tables of an H100,
-iterations of the fitted runs leave no room for any."""
+VLLM_0_15 = Overheads(
+    attention_per_prompt=True,
+    shared_read=0.6,
+    async_scheduling=True,
+    sampling_us=12.0,
+    request_us=7_000.0,
+)
+"""vLLM 0.15.1 behind its HTTP server, beside kernel tables of an H100. ``sampling_us`` and ``request_us`` are as
+``tests/benchmarks/fit_request_time.py`` fits them. ``shared_read`` is not fitted: the 3.35 TB/s of the card's memory
+over the some 5.6 TB/s that microbenchmarks reach in its second-level cache. Host time per step is none: beside those
+tables, iterations of the fitted runs leave no room for any."""

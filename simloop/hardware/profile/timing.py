@@ -8,6 +8,8 @@ from pathlib import Path
 import attrs
 
 from simloop.errors import InputError
+from simloop.hardware.device import Device
+from simloop.hardware.profile.attention import AttentionGrid
 from simloop.hardware.profile.bundle import ONCE, TWICE, Bundle, load_bundle
 from simloop.hardware.profile.collectives import AllReduce
 from simloop.hardware.profile.curve import Curve
@@ -16,6 +18,7 @@ from simloop.hardware.profile.mix import DecodeRow, extremes, merged
 from simloop.hardware.profile.moe import expert_load
 from simloop.hardware.profile.overheads import Overheads
 from simloop.hardware.profile.reading import has_table
+from simloop.hardware.profile.tail import Tail
 from simloop.hardware.timing import IterationShape, OperatorTime
 from simloop.model import (
     Attention,
@@ -75,6 +78,7 @@ class ProfileTiming:
         routing: How tokens spread over experts; ``None`` is the reference's rule.
         overheads: What the engine adds; ``None`` is the reference's composition, kernels alone.
         strict: Whether leaving the measured domain is an error; else it is a warning, once for each axis.
+        device: The device's card, for its number of multiprocessors; without it there is no ``attention_tail``.
 
     Raises:
         InputError: The profiles are not right, or do not fit the model or the other arguments.
@@ -93,6 +97,7 @@ class ProfileTiming:
         routing: Routing | None = None,
         overheads: Overheads | None = None,
         strict: bool = False,
+        device: Device | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, tp=tp)
         self.model = model
@@ -103,11 +108,12 @@ class ProfileTiming:
         self._experts = next((op for op, _ in model.operators() if isinstance(op, Experts)), None)
         self._ep, self._dp, self._routing = ep, dp, routing
         self.overheads = overheads or Overheads()
-        self._has_floor, self._prefill_ns = self.overheads.floor_ns(1) > 0, self.overheads.prefill_ns()
+        self._has_floor, self._prefill_ns = self.overheads.floor_ns(1) > 0, self.overheads.prefill_ns(model.num_layers)
         _check(self.bundle, tp, ep, dp, all_reduce, self._experts)
         grid = self.bundle.attention
         self._last = grid.chunks[-1], grid.last_history, grid.decodes[-1], grid.last_context
         self._layers = model.num_layers
+        self._tail = _tail(model, tp, grid, device) if self.overheads.attention_tail else None
         self._by_tokens: dict[int, int] = {}
         self._by_sequences: dict[int, int] = {}
         self._rows: dict[int, DecodeRow] = {}
@@ -134,17 +140,7 @@ class ProfileTiming:
         if row.skewed:
             longest = shape.decode_context_max - 1
             if longest != mean:
-                shortest = shape.decode_context_min - 1
-                rate = (mean - shortest) / (longest - shortest)
-                if not (row.rate_from < rate <= row.rate_to and row.longest_from < longest <= row.longest_to):
-                    row.move_alpha(rate, longest)
-                alpha = row.alpha
-                if alpha:
-                    if not row.top_low <= longest < row.top_high:
-                        row.move_top(longest)
-                    more = row.top_base + row.top_rise * (longest - row.top_low) / (row.top_high - row.top_low) - time
-                    if more > 0.0:
-                        time += alpha * more
+                time = row.corrected(time, mean, shape.decode_context_min - 1, longest)
         ns += head + self._layers * int(time)
         return max(ns, self.overheads.floor_ns(sequences)) if self._has_floor else ns
 
@@ -178,7 +174,7 @@ class ProfileTiming:
         """Return the time of one call of an operator, nanoseconds; 0 where nothing was measured under its name."""
         rows = self.overheads.padded(shape.num_tokens)
         if isinstance(operator, Attention | LatentAttention):
-            return self._attention_ns(shape) if shape.chunks or shape.num_decodes else 0
+            return self._attention_ns(shape) if shape.chunks or shape.num_decodes else 0.0
         if isinstance(operator, Experts):
             return self._experts_ns(self._dp * rows)
         if isinstance(operator, Collective):
@@ -220,6 +216,7 @@ class ProfileTiming:
     def _price_sequences(self, sequences: int) -> int:
         curves = self.bundle.per_sequence.values() if sequences else ()
         ns = sum(self._layer_ns(curve, "sequences", sequences) for curve in curves)
+        ns += self.overheads.sampling_ns(sequences, self.model.vocab_size)
         return _remember(self._by_sequences, sequences, ns + self.overheads.step_ns())
 
     def _layer_ns(self, curve: Curve, axis: str, point: int) -> int:
@@ -254,8 +251,16 @@ class ProfileTiming:
 
     def _add_row(self, decodes: int) -> DecodeRow:
         self.domain.check("n_decode", decodes, self.bundle.attention.decodes[-1])
-        row = self._rows[decodes] = DecodeRow(decodes, self.bundle.attention, self.bundle.skew, self.domain)
+        row = self._rows[decodes] = DecodeRow(decodes, self.bundle.attention, self.bundle.skew, self.domain, self._tail)
         return row
+
+    def _decode_ns(self, shape: IterationShape) -> int:
+        """Return one layer's attention of a step without prompts, as :meth:`iteration_ns` counts it."""
+        row, mean = self._add_row(shape.num_decodes), shape.decode_context // shape.num_decodes - 1
+        row.move(mean)
+        time = row.base + row.rise * (mean - row.low) / (row.high - row.low)
+        longest = shape.decode_context_max - 1
+        return int(row.corrected(time, mean, shape.decode_context_min - 1, longest) if longest != mean else time)
 
     def _with_prompts(self, shape: IterationShape, ns: int) -> int:
         if shape.chunks:
@@ -264,7 +269,9 @@ class ProfileTiming:
 
     def _attention_ns(self, shape: IterationShape) -> int:
         """Return one layer's attention of any step that has some."""
-        split = shape.chunks and self.overheads.attention_per_prompt
+        if not shape.chunks:
+            return self._decode_ns(shape)
+        split = self.overheads.attention_per_prompt
         return max(1, int(self._split(shape) if split else self._merged(shape)))
 
     def _split(self, shape: IterationShape) -> float:
@@ -366,6 +373,12 @@ def _check(bundle: Bundle, tp: int, ep: int, dp: int, all_reduce: AllReduce | No
         raise InputError(
             f"{has} have experts, {lacks} have none".replace("model have", "model has"), file=bundle.folder
         )
+
+
+def _tail(model: Model, tp: int, grid: AttentionGrid, device: Device | None) -> Tail | None:
+    if device is None or device.peak_identity is None:
+        return None
+    return Tail.of(grid, max(1, model.num_kv_heads // tp), device.peak_identity.units)
 
 
 def _remember(memo: dict[int, int], key: int, value: int) -> int:
