@@ -1,9 +1,10 @@
 """Hold simloop to every real run that it can model, and write down every error.
 
-    python -m tests.benchmarks.accuracy [--write] [TEXT]
+    python -m tests.benchmarks.accuracy [--write] [--all] [TEXT ...]
 
 Data are read from the folder that SIMLOOP_DATA names, or from ``shared/data`` beside the checkout. TEXT limits the runs
-to the sources and models that contain it. With --write the tables replace those of docs/explanation/accuracy.md.
+to the sources and models that contain it. With --write the tables replace those of docs/explanation/accuracy.md. Of the
+largest sources one run in several is simulated; with --all, every one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import statistics
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -30,6 +32,9 @@ from tests.benchmarks.real_runs import all_cases
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("SIMLOOP_DATA", ROOT.parent / "shared" / "data"))
 PAGE = ROOT / "docs" / "explanation" / "accuracy.md"
+_GRID = (("TTFT", "ttft", "mean"), ("TPOT", "tpot", "mean"), ("latency", "e2e", "mean"), ("makespan", "makespan", ""))
+_MOST_BATCHES = 8
+"""Columns of a grid; batch sizes beyond the most frequent ones share one."""
 BEGIN, END = "<!-- tables: python -m tests.benchmarks.accuracy --write -->", "<!-- end of tables -->"
 
 
@@ -54,10 +59,10 @@ def main() -> None:
     if not DATA.is_dir():
         print(f"there is no folder {str(DATA)!r}; name the one with the data in SIMLOOP_DATA", file=sys.stderr)
         sys.exit(2)
-    texts = [argument for argument in sys.argv[1:] if argument != "--write"]
+    texts = [argument for argument in sys.argv[1:] if argument not in ("--write", "--all")]
     outcomes: list[Outcome] = []
     gaps: list[Gap] = []
-    for one in all_cases(DATA):
+    for one in all_cases(DATA, everything="--all" in sys.argv):
         if not all(text in f"{one.source} {getattr(one, 'model', '')}" for text in texts):
             continue
         if isinstance(one, Gap):
@@ -115,7 +120,7 @@ def tables(outcomes: list[Outcome], gaps: list[Gap]) -> Iterator[str]:
     for source in dict.fromkeys(one.case.source for one in outcomes):
         chosen = [one for one in outcomes if one.case.source == source]
         yield f"### {title(source)}\n"
-        yield from latency_rows(chosen)
+        yield from latency_rows([one for one in chosen if one.part.batch is None])
         yield from total_rows([one for one in chosen if one.part.batch is None])
         yield from batch_rows([one for one in chosen if one.part.batch is not None])
     yield "### Not modelled yet\n"
@@ -125,7 +130,11 @@ def tables(outcomes: list[Outcome], gaps: list[Gap]) -> Iterator[str]:
 def summary(outcomes: list[Outcome]) -> Iterator[str]:
     """Yield the median absolute error of every metric over whole runs, by source and by what predicted them."""
     heads = ["data", "predicted by", "runs", *(f"{TITLES[name]} mean" for name in LATENCIES), "makespan", "WAPE"]
-    whole = {(id(one.case), one.by): one for one in outcomes if one.part.from_s == 0 and one.part.until_s == math.inf}
+    whole = {
+        (id(one.case), one.by, None if one.part.batch is None else id(one.part)): one
+        for one in outcomes
+        if one.part.from_s == 0 and one.part.until_s == math.inf
+    }
     rows = []
     for source, by in dict.fromkeys((one.case.source, one.by) for one in outcomes):
         chosen = [one.comparison for one in whole.values() if (one.case.source, one.by) == (source, by)]
@@ -158,14 +167,23 @@ def total_rows(outcomes: list[Outcome]) -> Iterator[str]:
 
 
 def batch_rows(outcomes: list[Outcome]) -> Iterator[str]:
-    """Yield the errors of makespans by batch size; a point that was measured twice has two."""
-    batches = sorted({one.part.batch or 0 for one in outcomes})
-    cells: dict[tuple[str, str], dict[int, list[str]]] = {}
+    """Yield the errors of a grid by requests at once; a point that was measured twice has two."""
+    times = Counter(one.part.batch or 0 for one in outcomes)
+    columns = sorted(batch for batch, _ in times.most_common(_MOST_BATCHES))
+    cells: dict[tuple[str, ...], dict[int | None, list[str]]] = {}
     for one in outcomes:
-        row = cells.setdefault(one.label, {})
-        row.setdefault(one.part.batch or 0, []).append(percent(error(one.comparison, "makespan")))
-    rows = [[*label, *(", ".join(row.get(batch, [])) for batch in batches)] for label, row in cells.items()]
-    return table(["model, device", "tokens in + out", *(f"batch {batch}" for batch in batches)], rows)
+        batch = one.part.batch or 0
+        for name, metric, statistic in _GRID:
+            value = percent(error(one.comparison, metric, statistic))
+            if value:
+                row = cells.setdefault((*one.label, name), {})
+                row.setdefault(batch if batch in columns else None, []).append(
+                    value if batch in columns else f"{batch}: {value}"
+                )
+    places: list[int | None] = [*columns, *([None] if len(times) > len(columns) else [])]
+    rows = [[*label, *(", ".join(row.get(place, [])) for place in places)] for label, row in cells.items()]
+    heads = ["others" if place is None else f"{place} at once" for place in places]
+    return table(["model, device", "tokens in + out", "metric", *heads], rows)
 
 
 def title(source: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -154,16 +155,23 @@ class KernelTables:
         root = Path(folder)
         if not root.is_dir():
             raise InputError("no such folder of kernel tables", file=root)
-        picked = {"attn_dtype": dtype, "kv_cache_dtype": kv_dtype or dtype}
-        return cls(
-            root,
-            _source(find_table(root, "gemm")),
-            gemm=_gemm(find_table(root, "gemm")),
-            context=_attention(find_table(root, "context_attention"), picked, context=True),
-            generation=_attention(find_table(root, "generation_attention"), picked, context=False),
-            experts=_experts(has_table(root, "moe")),
-            collectives=_collectives(has_table(root, "nccl"), has_table(root, "custom_allreduce")),
-        )
+        stamps = tuple(sorted((file.name, file.stat().st_mtime_ns) for file in root.iterdir()))
+        return _load(root, dtype, kv_dtype or dtype, stamps)
+
+
+@lru_cache(maxsize=8)
+def _load(root: Path, dtype: str, kv_dtype: str, stamps: tuple[tuple[str, int], ...]) -> KernelTables:  # noqa: ARG001
+    """Read the tables once for all simulations of a process, again when a file has changed: the stamps say so."""
+    picked = {"attn_dtype": dtype, "kv_cache_dtype": kv_dtype}
+    return KernelTables(
+        root,
+        _source(find_table(root, "gemm")),
+        gemm=_gemm(find_table(root, "gemm")),
+        context=_attention(find_table(root, "context_attention"), picked, context=True),
+        generation=_attention(find_table(root, "generation_attention"), picked, context=False),
+        experts=_experts(has_table(root, "moe")),
+        collectives=_collectives(has_table(root, "nccl"), has_table(root, "custom_allreduce")),
+    )
 
 
 def _ns(latency_ms: float) -> float:
