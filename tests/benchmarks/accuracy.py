@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -24,6 +24,7 @@ import polars as pl
 
 from simloop import Result, load_scenario, simulate
 from simloop.explore import Comparison, RunLog, compare
+from simloop.explore.comparison import Figure
 from simloop.explore.run_log import LATENCIES, STATISTICS
 from simloop.explore.table import TITLES
 from tests.benchmarks.cases import Case, Gap, Part
@@ -40,12 +41,34 @@ BEGIN, END = "<!-- tables: python -m tests.benchmarks.accuracy --write -->", "<!
 
 @attrs.frozen
 class Outcome:
-    """One part of one run, simulated and compared."""
+    """One part of one run, simulated and compared; the logs themselves are not kept, there are hundreds of them.
+
+    Attributes:
+        case: The run.
+        part: What was measured of it.
+        by: What predicted it.
+        figures: What both have, by metric and statistic.
+        per_request: Mean absolute error request by request, by metric.
+        wape: Of output tokens by second.
+    """
 
     case: Case
     part: Part
-    comparison: Comparison
     by: str
+    figures: Mapping[tuple[str, str], Figure]
+    per_request: Mapping[str, float]
+    wape: float | None
+
+    @classmethod
+    def of(cls, case: Case, part: Part, by: str, comparison: Comparison) -> Outcome:
+        """Keep of a comparison what the tables say."""
+        figures = {(one.metric, one.statistic): one for one in comparison.figures}
+        return cls(case, part, by, figures, comparison.per_request, comparison.throughput_wape)
+
+    def error(self, metric: str, statistic: str = "") -> float | None:
+        """Return the error of one figure, if both have it."""
+        figure = self.figures.get((metric, statistic))
+        return None if figure is None else figure.error
 
     @property
     def label(self) -> tuple[str, str]:
@@ -88,7 +111,7 @@ def outcomes_of(case: Case) -> Iterator[Outcome]:
     log = as_stamped(result) if case.stamped else RunLog.of_result(result)
     for part in case.parts:
         for by, run_log in {case.by: log, **case.theirs}.items():
-            yield Outcome(case, part, compare(arrived_in(run_log, part), part.real), by)
+            yield Outcome.of(case, part, by, compare(arrived_in(run_log, part), part.real))
 
 
 def as_stamped(result: Result) -> RunLog:
@@ -123,8 +146,9 @@ def tables(outcomes: list[Outcome], gaps: list[Gap]) -> Iterator[str]:
         yield from latency_rows([one for one in chosen if one.part.batch is None])
         yield from total_rows([one for one in chosen if one.part.batch is None])
         yield from batch_rows([one for one in chosen if one.part.batch is not None])
-    yield "### Not modelled yet\n"
-    yield from table(["data", "runs", "what is missing"], [[title(one.source), one.what, one.why] for one in gaps])
+    if gaps:
+        yield "### Not modelled yet\n"
+        yield from table(["data", "runs", "what is missing"], [[title(one.source), one.what, one.why] for one in gaps])
 
 
 def summary(outcomes: list[Outcome]) -> Iterator[str]:
@@ -137,9 +161,9 @@ def summary(outcomes: list[Outcome]) -> Iterator[str]:
     }
     rows = []
     for source, by in dict.fromkeys((one.case.source, one.by) for one in outcomes):
-        chosen = [one.comparison for one in whole.values() if (one.case.source, one.by) == (source, by)]
-        means = [median(error(one, metric, "mean") for one in chosen) for metric in LATENCIES]
-        totals = [median(error(one, "makespan") for one in chosen), median(one.throughput_wape for one in chosen)]
+        chosen = [one for one in whole.values() if (one.case.source, one.by) == (source, by)]
+        means = [median(one.error(metric, "mean") for one in chosen) for metric in LATENCIES]
+        totals = [median(one.error("makespan") for one in chosen), median(one.wape for one in chosen)]
         rows.append([title(source), by, str(len(chosen)), *means, *totals])
     return table(heads, rows)
 
@@ -149,9 +173,9 @@ def latency_rows(outcomes: list[Outcome]) -> Iterator[str]:
     rows = []
     for one in outcomes:
         for metric in LATENCIES:
-            errors = [error(one.comparison, metric, statistic) for statistic in STATISTICS]
+            errors = [one.error(metric, statistic) for statistic in STATISTICS]
             if any(value is not None for value in errors):
-                each = percent(one.comparison.per_request.get(metric), signed=False)
+                each = percent(one.per_request.get(metric), signed=False)
                 rows.append([*one.label, TITLES[metric], *map(percent, errors), each])
     return table(["model, device", "run", "metric", *STATISTICS, "per request"], rows)
 
@@ -160,9 +184,9 @@ def total_rows(outcomes: list[Outcome]) -> Iterator[str]:
     """Yield the errors of makespan, throughput and tokens per second, in percent."""
     rows = []
     for one in outcomes:
-        errors = [error(one.comparison, key) for key in ("makespan", "output_throughput")]
-        if one.comparison.figure("makespan") is not None:
-            rows.append([*one.label, *map(percent, errors), percent(one.comparison.throughput_wape, signed=False)])
+        errors = [one.error(key) for key in ("makespan", "output_throughput")]
+        if ("makespan", "") in one.figures:
+            rows.append([*one.label, *map(percent, errors), percent(one.wape, signed=False)])
     return table(["model, device", "run", "makespan", "output tokens/s", "WAPE"], rows)
 
 
@@ -174,7 +198,7 @@ def batch_rows(outcomes: list[Outcome]) -> Iterator[str]:
     for one in outcomes:
         batch = one.part.batch or 0
         for name, metric, statistic in _GRID:
-            value = percent(error(one.comparison, metric, statistic))
+            value = percent(one.error(metric, statistic))
             if value:
                 row = cells.setdefault((*one.label, name), {})
                 row.setdefault(batch if batch in columns else None, []).append(
@@ -189,12 +213,6 @@ def batch_rows(outcomes: list[Outcome]) -> Iterator[str]:
 def title(source: str) -> str:
     """Return the name of a folder of measurements without what it says of its licence."""
     return source.removesuffix("_NOLICENCE")
-
-
-def error(comparison: Comparison, metric: str, statistic: str = "") -> float | None:
-    """Return the error of one figure, if both have it."""
-    figure = comparison.figure(metric, statistic)
-    return None if figure is None else figure.error
 
 
 def median(errors: Iterable[float | None]) -> str:

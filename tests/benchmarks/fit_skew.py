@@ -55,7 +55,7 @@ def missing(data: Path) -> dict[tuple[str, str, int], list[float]]:
 
 
 def _missing(case: Case, card: str, ranks: int) -> float:
-    figure = next(iter(outcomes_of(case))).comparison.figure("tpot", "mean")
+    figure = next(iter(outcomes_of(case))).figures.get(("tpot", "mean"))
     operators = shard(load_model(case.model), Plan(tensor_parallel=ranks))[0].operators
     exchanges = sum(calls for operator, calls in operators if isinstance(operator, Collective))
     late_us = 0.0 if figure is None else 1e6 * (figure.real - figure.run)
