@@ -26,7 +26,7 @@ __all__ = [
     "write_trace",
 ]
 
-_TABLES = {"a100-sxm-40gb": "a100_sxm", "a100-sxm-80gb": "a100_sxm", "h100-sxm-80gb": "h100_sxm",
+_TABLES = {"a100-sxm-80gb": "a100_sxm", "h100-sxm-80gb": "h100_sxm",
            "h200-sxm-141gb": "h200_sxm"}  # fmt: skip
 
 Request = tuple[float, int, int, list[int]]
