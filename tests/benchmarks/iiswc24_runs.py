@@ -25,7 +25,8 @@ def iiswc24_cases(data: Path) -> Iterator[Case | Gap]:
     trace = {"path": str(data / "datasets/share-gpt-req100-rate10.tsv")}
     for run, (model, tp) in _RUNS.items():
         rows = table.filter(pl.col("model") == run)
-        starts, rates = rows["t_s"].to_numpy().astype(float), rows["vllm_gen_tok_s"].fill_null(0).to_numpy().astype(float)
+        starts = rows["t_s"].to_numpy().astype(float)
+        rates = rows["vllm_gen_tok_s"].fill_null(0).to_numpy().astype(float)
         tokens = TokenSeries.of_rates(starts, starts + 0.5, rates / 2)
         end = float(starts[np.flatnonzero(rates)[-1]] + 0.5)
         real = RunLog.of_columns(run, {}, tokens=tokens, reported={("makespan", ""): end})
