@@ -10,7 +10,7 @@ import attrs
 from simloop.errors import InputError, did_you_mean
 from simloop.model.attention import Attention, LatentAttention
 from simloop.model.experts import Experts
-from simloop.model.operators import Elementwise, Operator
+from simloop.model.operators import Operator
 
 __all__ = ["DTYPE_BYTES", "KV_DTYPE_BYTES", "Block", "Model", "dtype_bytes"]
 
@@ -22,11 +22,6 @@ KV_DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m
 
 Block: TypeAlias = tuple[Operator, ...]
 """The operators of one decoder block, in order of execution."""
-
-SORT_PASSES = 110
-"""Elements of two bytes moved for each logit that is sorted and cut: a radix sort of a float32 and its eight-byte place
-in four passes (96 bytes); gather, softmax, cumulative sum, comparisons, masks and the scatter back (about 100); random
-numbers and their quotients (24). Counted from what the operations read and write, not fitted."""
 
 _SHORT = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "float32", "fp32": "float32"}
 
@@ -177,8 +172,3 @@ class Model:
             near = did_you_mean(dtype, KV_DTYPE_BYTES)
             raise InputError(f"unknown kv_cache_dtype {dtype!r}{near} (there are: {options})")
         return attrs.evolve(self, kv_cache_dtype=dtype)
-
-    def with_sorted_sampling(self) -> Model:
-        """Return the model with its logits sorted, as top-p sampling takes it (vLLM without FlashInfer's kernel)."""
-        sort = Elementwise("top_p", SORT_PASSES * self.vocab_size, per="sequence")
-        return attrs.evolve(self, epilogue=(*self.epilogue, sort))

@@ -100,8 +100,6 @@ def _group(scenario: Scenario, spec: WorkerGroup, path: str) -> _Group:
     device = _located(lambda: load_device(spec.device), f"{path}.device")
     model_path = "model" if spec.model is None else f"{path}.model"
     model = _located(lambda: load_model(spec.model or scenario.model), model_path)
-    if engine.sampling == "top_p":
-        model = model.with_sorted_sampling()
     place = "policies.schedule" if spec.schedule is None else f"{path}.schedule"
     schedule = _policy(spec.schedule or scenario.policies.schedule, "schedule", place)
     check_engine(engine, model, schedule, f"{path}.engine")
@@ -135,8 +133,6 @@ def _timing(spec: WorkerGroup, model: Model, device: Device, plan: Plan) -> Timi
         return KernelTiming(
             timing.path or "", model, device, dtype=engine.dtype, plan=plan, overheads=overheads, strict=timing.strict
         )
-    if engine.sampling != "greedy":
-        raise InputError(f"engine.sampling: found {engine.sampling}, expected greedy: a profile has its own sampler")
     return ProfileTiming(
         timing.path or "",
         model,

@@ -29,8 +29,6 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         dtype: Precision of weights and arithmetic; ``auto`` is the model's own. Quantised weights stay quantised.
         kv_cache_dtype: Precision of the KV cache: ``auto`` (the model's own), ``bfloat16``, ``float16``, ``fp8``,
             ``fp8_e4m3`` or ``fp8_e5m2``.
-        sampling: How a token is chosen: ``greedy`` (the largest logit, as with temperature 0), or ``top_p``, for which
-            logits are sorted: what vLLM does by default for models whose ``generation_config.json`` has a ``top_p``.
         tensor_parallel_size: Devices that share every layer; a worker is all of them.
         pipeline_parallel_size: Stages of consecutive layers. Only 1 so far.
         data_parallel_size: Ranks with requests of their own. Where the model has experts the ranks share them and
@@ -50,7 +48,6 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     enable_prefix_caching: bool = True
     dtype: str = "auto"
     kv_cache_dtype: str = "auto"
-    sampling: Literal["greedy", "top_p"] = "greedy"
     tensor_parallel_size: _Positive = 1
     pipeline_parallel_size: _Positive = 1
     data_parallel_size: _Positive = 1

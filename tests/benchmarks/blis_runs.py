@@ -26,8 +26,6 @@ _BLIS_MODELS = {
     "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
     "Qwen/Qwen3-14B": "qwen3-14b",
 }
-_SORTING = ("llama-2-7b", "llama-3.1-8b", "qwen3-14b")
-"""Their ``generation_config.json`` names a ``top_p``, which vLLM takes where requests say nothing."""
 _STAGES = {"general-lite": [(2.5, 600), (6.0, 600)], "reasoning": [(4.0, 1200)]}
 _ONE_STAGE = ("roleplay", "reasoning")
 
@@ -141,8 +139,7 @@ def _drawn(profile: str, like: RunLog) -> list[Request]:
 
 
 def _cycled(data: Path, model: str, requests: list[Request], **engine: Any) -> Callable[[Path], dict[str, Any]]:
-    sampling = "top_p" if model in _SORTING else "greedy"
-    given = {"max_num_seqs": 128, "max_model_len": 4096, "dtype": "float16", "sampling": sampling, **engine}
+    given = {"max_num_seqs": 128, "max_model_len": 4096, "dtype": "float16", **engine}
     tables = data.parent / "aiconfigurator/calib/h100_sxm"
     timing = {"model": "kernels", "path": str(tables), "overheads": "vllm-0.15"}
     return lambda folder: timed(scenario_of(model, "h100-sxm-80gb", write_trace(folder, requests), **given), timing)

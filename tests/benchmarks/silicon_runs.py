@@ -71,8 +71,6 @@ def _case(data: Path, row: dict[str, Any]) -> Iterator[Case]:
     if not row["inference_x"]:  # of NVIDIA's own runs only the nominal lengths are known
         lengths = {"input": row["isl"], "output": between(row["osl"], 0.8, 1.2)}
     engine: dict[str, Any] = {"tensor_parallel_size": tp}
-    if row["backend"] == "vllm" and not row["inference_x"]:  # these models' generation_config.json names a top_p
-        engine["sampling"] = "top_p"
     if expert_parallel := tp > 1 and row["moe_ep_size"] == tp:
         engine["enable_expert_parallel"] = True
     scenario = scenario_of(model, card, closed_loop(clients, lengths), **served(clients), **engine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simloop.model import Attention, Elementwise, Gemm, Plan, load_model, shard
+from simloop.model import Attention, Elementwise, Gemm, load_model
 
 
 @given(
@@ -28,16 +28,6 @@ def test_gemm_counts() -> None:
 
 def test_elementwise_counts() -> None:
     assert Elementwise("norm", 4 * 8, parameters=8).moved_bytes(3, 2) == 192
-
-
-def test_sorted_logits_cost_every_rank_all_of_them() -> None:
-    model = load_model("llama-3.1-8b").with_sorted_sampling()
-    for ranks in (1, 4):
-        (stage,) = shard(model, Plan(tensor_parallel=ranks))
-        (sort,) = [operator for operator, _ in stage.operators if operator.name == "top_p"]
-        assert isinstance(sort, Elementwise)
-        assert (sort.per, sort.moved_bytes(3, 2)) == ("sequence", 3 * 220 * 128_256)
-    assert model.weight_bytes == load_model("llama-3.1-8b").weight_bytes
 
 
 def test_names_and_order_of_a_llama_block() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import simloop
 from simloop.errors import InputError
-from simloop.hardware import Shape, load_device
+from simloop.hardware import load_device
 from simloop.metrics import Records
 from simloop.scenario import load_scenario
 from simloop.scenario.build import build_cluster
@@ -44,24 +43,6 @@ def test_more_devices_are_faster_and_hold_more() -> None:
 def test_a_small_cache_holds_twice_as_many_tokens() -> None:
     wide, narrow = (build(scenario(kv_cache_dtype=dtype)).workers[0].kv.total for dtype in ("auto", "fp8"))
     assert narrow == pytest.approx(2 * wide, abs=1)
-
-
-def test_sorting_logits_takes_longer_the_more_sequences_there_are() -> None:
-    def step_ns(sampling: str, sequences: int) -> int:
-        timing = build(scenario(sampling=sampling)).workers[0].timing
-        return timing.iteration_ns(Shape.decode(sequences, 500))
-
-    few, many = (step_ns("top_p", sequences) - step_ns("greedy", sequences) for sequences in (1, 101))
-    fit = load_device("h100-sxm-80gb").calibration.elementwise
-    each_ns = 220 * 128_256 / (fit.memory_efficiency * 3350)
-    assert many - few == pytest.approx(100 * each_ns, abs=2)
-
-
-def test_a_profile_has_its_own_sampler(tmp_path: Path) -> None:
-    values = scenario(sampling="top_p")
-    values["workers"][0]["timing"] = {"model": "profile", "path": str(tmp_path)}
-    with pytest.raises(InputError, match=r"workers\[0\].timing: engine.sampling: found top_p, expected greedy"):
-        build(values)
 
 
 def test_a_mixture_with_whole_experts_on_each_device() -> None:
