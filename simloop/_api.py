@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from simloop.metrics import Records, Result, check_conservation
 from simloop.scenario import Scenario, load_scenario
 from simloop.scenario.build import build_cluster
 from simloop.serving import Cluster
-from simloop.workload import Arrival, open_workload
+from simloop.workload import Workload, open_workload
 
 __all__ = ["Interrupted", "Progress", "cluster", "simulate", "simulate_until_stopped"]
 
@@ -96,7 +96,7 @@ def simulate_until_stopped(
         check: As in :func:`simulate`.
     """
     workload = open_workload(scenario.workload, seed=scenario.seed)
-    session = _Session(scenario, workload, workload.total, progress, check, stop)
+    session = _Session(scenario, workload, progress, check, stop)
     return session.run() if asyncio._get_running_loop() is None else _in_a_thread(session)
 
 
@@ -168,8 +168,7 @@ class _Session:
     """One run of one scenario, from the first request to the result."""
 
     scenario: Scenario
-    workload: Iterable[Arrival]
-    total: int | None
+    workload: Workload
     progress: Callable[[Progress], None] | None
     check: bool
     stop: Stop
@@ -218,7 +217,7 @@ class _Session:
         self._task = asyncio.current_task()
         self.stop.gently = self._cancel if self.stop.thread is None else lambda: None
         try:
-            await world.serve(self.workload)
+            await world.serve(self.workload, concurrency=self.workload.concurrency)
             self.complete = True
         finally:
             self.end_ns = now_ns()
@@ -236,4 +235,4 @@ class _Session:
         self._told_s = wall_s
         running = sum(len(worker.running) for worker in world.workers)
         waiting = sum(len(worker.waiting) for worker in world.workers)
-        self.progress(Progress(now_ns() / 1e9, world.finished, self.total, running, waiting))
+        self.progress(Progress(now_ns() / 1e9, world.finished, self.workload.total, running, waiting))

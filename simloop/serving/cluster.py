@@ -84,6 +84,7 @@ class Cluster:
     _entered: bool = False
     _services: list[asyncio.Task[None]] = attrs.Factory(list)
     _drained: Event = attrs.Factory(lambda: Event("all requests to end"))
+    _one_ended: Event = attrs.Factory(lambda: Event("a client whose request has ended"))
 
     def __attrs_post_init__(self) -> None:
         if self.signals is not None:
@@ -309,12 +310,21 @@ class Cluster:
         elif request.worker is not None:
             request.worker.abort(request, reason)
 
-    async def serve(self, workload: Iterable[Arrival]) -> None:
-        """Let a whole workload arrive at its times, and return when every request has ended."""
+    async def serve(self, workload: Iterable[Arrival], *, concurrency: int | None = None) -> None:
+        """Let a whole workload arrive at its times, and return when every request has ended.
+
+        Args:
+            workload: The requests.
+            concurrency: Let at most so many be under way: the next arrives when one has ended, at the same moment but
+                after the iteration that follows has been scheduled, as no client can know earlier.
+        """
         async with self:
             for arrival in workload:
                 if arrival.arrival_ns > now_ns():
                     await sleep_until_ns(arrival.arrival_ns)
+                while concurrency is not None and self.outstanding >= concurrency:
+                    self._one_ended.clear()
+                    await self._one_ended.wait()
                 self.submit(arrival)
             await self.drain()
 
@@ -450,6 +460,7 @@ class Cluster:
         if request.listeners is not None:
             for listener in request.listeners:
                 listener(request, request.finish_ns)
+        self._one_ended.set()
         if self.finished == self.arrived:
             self._drained.set()
         if self.on_end is not None:

@@ -9,6 +9,7 @@ from simloop.workload.preset import Preset, load_preset, preset_names
 from simloop.workload.spec import (
     ArrivalSpec,
     Burst,
+    ClosedLoop,
     Columns,
     Constant,
     Gamma,
@@ -29,6 +30,7 @@ __all__ = [
     "Arrival",
     "ArrivalSpec",
     "Burst",
+    "ClosedLoop",
     "Columns",
     "Constant",
     "Gamma",

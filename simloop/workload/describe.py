@@ -7,6 +7,7 @@ from pathlib import PurePath
 from simloop.workload.spec import (
     ArrivalSpec,
     Burst,
+    ClosedLoop,
     Constant,
     Gamma,
     LengthSpec,
@@ -52,6 +53,8 @@ def _arrivals(spec: ArrivalSpec) -> str:
             return "all at once"
         case Burst(size=size, every_s=every_s):
             return f"groups of {size:,} every {every_s:g} s"
+        case ClosedLoop(concurrency=clients):
+            return f"{clients:,} client{'s' if clients > 1 else ''} in a closed loop"
         case PresetTimes(preset=preset, rate_scale=scale):
             return f"gaps of {preset}" + (f", {scale:g} times as fast" if scale != 1 else "")
     return f"times of {_trace(spec)}"

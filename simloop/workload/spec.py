@@ -12,6 +12,7 @@ from simloop.errors import InputError
 __all__ = [
     "ArrivalSpec",
     "Burst",
+    "ClosedLoop",
     "Columns",
     "Constant",
     "Gamma",
@@ -144,6 +145,18 @@ class Burst(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise InputError(f"missing: {given} says nothing without it", path=missing)
 
 
+class ClosedLoop(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="process", tag="closed_loop"
+):
+    """Clients that each send the next request when their last one has ended: ``vllm bench serve --max-concurrency``.
+
+    Attributes:
+        concurrency: How many clients: so many requests at most are under way at once.
+    """
+
+    concurrency: _Count
+
+
 class TraceTimes(TraceSpec, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="process", tag="trace"):
     """The times of a trace, for requests of other lengths; the attributes are those of :class:`TraceSpec`."""
 
@@ -162,7 +175,7 @@ class PresetTimes(
     rate_scale: _Positive = 1.0
 
 
-ArrivalSpec = Poisson | Gamma | Constant | Burst | TraceTimes | PresetTimes
+ArrivalSpec = Poisson | Gamma | Constant | Burst | ClosedLoop | TraceTimes | PresetTimes
 """When requests arrive; ``process`` says which."""
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from simloop.errors import InputError
 from simloop.workload.preset import load_preset
-from simloop.workload.spec import Burst, Constant, Gamma, Poisson, PresetTimes
+from simloop.workload.spec import Burst, ClosedLoop, Constant, Gamma, Poisson, PresetTimes
 from simloop.workload.streams import CHUNK, generator
 
 __all__ = ["synthetic_times"]
@@ -20,7 +20,9 @@ _LATEST_NS = 2.0**62
 """146 years; the next chunk would not fit into 64 bits."""
 
 
-def synthetic_times(spec: Poisson | Gamma | Constant | Burst | PresetTimes, seed: int) -> Iterator[list[int]]:
+def synthetic_times(
+    spec: Poisson | Gamma | Constant | Burst | ClosedLoop | PresetTimes, seed: int
+) -> Iterator[list[int]]:
     """Yield the arrival times of a process without end, ns, in chunks of :data:`simloop.workload.streams.CHUNK`.
 
     Args:
@@ -32,6 +34,8 @@ def synthetic_times(spec: Poisson | Gamma | Constant | Burst | PresetTimes, seed
     """
     if isinstance(spec, Constant):
         return _at(lambda index: index * 1e9 / spec.rate)
+    if isinstance(spec, ClosedLoop):
+        return _at(lambda index: index * 0.0)  # whoever serves them waits for a client that has nothing to do
     if isinstance(spec, Burst):
         size, every_ns = spec.size, (spec.every_s or 0.0) * 1e9
         return _at(lambda index: index * 0.0 if size is None else index // size * every_ns)

@@ -16,7 +16,7 @@ from simloop.errors import InputError
 from simloop.workload.arrival import Arrival, arrivals_from_columns
 from simloop.workload.describe import describe_spec
 from simloop.workload.preset import load_preset
-from simloop.workload.spec import ArrivalSpec, LengthSpec, PresetTimes, TraceSpec, TraceTimes, WorkloadSpec
+from simloop.workload.spec import ArrivalSpec, ClosedLoop, LengthSpec, PresetTimes, TraceSpec, TraceTimes, WorkloadSpec
 from simloop.workload.streams import CHUNK
 from simloop.workload.trace import open_trace
 
@@ -47,6 +47,12 @@ class Workload:
 
     def __iter__(self) -> Iterator[Arrival]:
         return self._open()
+
+    @property
+    def concurrency(self) -> int | None:
+        """Most requests under way at once, where clients send the next when one has ended; its time is then a 0."""
+        arrivals = self.spec.arrivals
+        return arrivals.concurrency if isinstance(arrivals, ClosedLoop) else None
 
     def describe(self) -> str:
         """Return in one line what it is: ``2,000 requests, Poisson at 8 requests/s, lengths of azure-conv-2023``."""

@@ -1,9 +1,10 @@
 """Hold simloop to every real run that it can model, and write down every error.
 
-    python -m tests.benchmarks.accuracy [--write] [TEXT]
+    python -m tests.benchmarks.accuracy [--write] [--all] [TEXT ...]
 
 Data are read from the folder that SIMLOOP_DATA names, or from ``shared/data`` beside the checkout. TEXT limits the runs
-to the sources and models that contain it. With --write the tables replace those of docs/explanation/accuracy.md.
+to the sources and models that contain it. With --write the tables replace those of docs/explanation/accuracy.md. Of the
+largest sources one run in several is simulated; with --all, every one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -22,6 +24,7 @@ import polars as pl
 
 from simloop import Result, load_scenario, simulate
 from simloop.explore import Comparison, RunLog, compare
+from simloop.explore.comparison import Figure
 from simloop.explore.run_log import LATENCIES, STATISTICS
 from simloop.explore.table import TITLES
 from tests.benchmarks.cases import Case, Gap, Part
@@ -30,17 +33,42 @@ from tests.benchmarks.real_runs import all_cases
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("SIMLOOP_DATA", ROOT.parent / "shared" / "data"))
 PAGE = ROOT / "docs" / "explanation" / "accuracy.md"
+_GRID = (("TTFT", "ttft", "mean"), ("TPOT", "tpot", "mean"), ("latency", "e2e", "mean"), ("makespan", "makespan", ""))
+_MOST_BATCHES = 8
+"""Columns of a grid; batch sizes beyond the most frequent ones share one."""
 BEGIN, END = "<!-- tables: python -m tests.benchmarks.accuracy --write -->", "<!-- end of tables -->"
 
 
 @attrs.frozen
 class Outcome:
-    """One part of one run, simulated and compared."""
+    """One part of one run, simulated and compared; the logs themselves are not kept, there are hundreds of them.
+
+    Attributes:
+        case: The run.
+        part: What was measured of it.
+        by: What predicted it.
+        figures: What both have, by metric and statistic.
+        per_request: Mean absolute error request by request, by metric.
+        wape: Of output tokens by second.
+    """
 
     case: Case
     part: Part
-    comparison: Comparison
     by: str
+    figures: Mapping[tuple[str, str], Figure]
+    per_request: Mapping[str, float]
+    wape: float | None
+
+    @classmethod
+    def of(cls, case: Case, part: Part, by: str, comparison: Comparison) -> Outcome:
+        """Keep of a comparison what the tables say."""
+        figures = {(one.metric, one.statistic): one for one in comparison.figures}
+        return cls(case, part, by, figures, comparison.per_request, comparison.throughput_wape)
+
+    def error(self, metric: str, statistic: str = "") -> float | None:
+        """Return the error of one figure, if both have it."""
+        figure = self.figures.get((metric, statistic))
+        return None if figure is None else figure.error
 
     @property
     def label(self) -> tuple[str, str]:
@@ -54,10 +82,10 @@ def main() -> None:
     if not DATA.is_dir():
         print(f"there is no folder {str(DATA)!r}; name the one with the data in SIMLOOP_DATA", file=sys.stderr)
         sys.exit(2)
-    texts = [argument for argument in sys.argv[1:] if argument != "--write"]
+    texts = [argument for argument in sys.argv[1:] if argument not in ("--write", "--all")]
     outcomes: list[Outcome] = []
     gaps: list[Gap] = []
-    for one in all_cases(DATA):
+    for one in all_cases(DATA, everything="--all" in sys.argv):
         if not all(text in f"{one.source} {getattr(one, 'model', '')}" for text in texts):
             continue
         if isinstance(one, Gap):
@@ -83,7 +111,7 @@ def outcomes_of(case: Case) -> Iterator[Outcome]:
     log = as_stamped(result) if case.stamped else RunLog.of_result(result)
     for part in case.parts:
         for by, run_log in {case.by: log, **case.theirs}.items():
-            yield Outcome(case, part, compare(arrived_in(run_log, part), part.real), by)
+            yield Outcome.of(case, part, by, compare(arrived_in(run_log, part), part.real))
 
 
 def as_stamped(result: Result) -> RunLog:
@@ -115,22 +143,27 @@ def tables(outcomes: list[Outcome], gaps: list[Gap]) -> Iterator[str]:
     for source in dict.fromkeys(one.case.source for one in outcomes):
         chosen = [one for one in outcomes if one.case.source == source]
         yield f"### {title(source)}\n"
-        yield from latency_rows(chosen)
+        yield from latency_rows([one for one in chosen if one.part.batch is None])
         yield from total_rows([one for one in chosen if one.part.batch is None])
         yield from batch_rows([one for one in chosen if one.part.batch is not None])
-    yield "### Not modelled yet\n"
-    yield from table(["data", "runs", "what is missing"], [[title(one.source), one.what, one.why] for one in gaps])
+    if gaps:
+        yield "### Not modelled yet\n"
+        yield from table(["data", "runs", "what is missing"], [[title(one.source), one.what, one.why] for one in gaps])
 
 
 def summary(outcomes: list[Outcome]) -> Iterator[str]:
     """Yield the median absolute error of every metric over whole runs, by source and by what predicted them."""
     heads = ["data", "predicted by", "runs", *(f"{TITLES[name]} mean" for name in LATENCIES), "makespan", "WAPE"]
-    whole = {(id(one.case), one.by): one for one in outcomes if one.part.from_s == 0 and one.part.until_s == math.inf}
+    whole = {
+        (id(one.case), one.by, None if one.part.batch is None else id(one.part)): one
+        for one in outcomes
+        if one.part.from_s == 0 and one.part.until_s == math.inf
+    }
     rows = []
     for source, by in dict.fromkeys((one.case.source, one.by) for one in outcomes):
-        chosen = [one.comparison for one in whole.values() if (one.case.source, one.by) == (source, by)]
-        means = [median(error(one, metric, "mean") for one in chosen) for metric in LATENCIES]
-        totals = [median(error(one, "makespan") for one in chosen), median(one.throughput_wape for one in chosen)]
+        chosen = [one for one in whole.values() if (one.case.source, one.by) == (source, by)]
+        means = [median(one.error(metric, "mean") for one in chosen) for metric in LATENCIES]
+        totals = [median(one.error("makespan") for one in chosen), median(one.wape for one in chosen)]
         rows.append([title(source), by, str(len(chosen)), *means, *totals])
     return table(heads, rows)
 
@@ -140,9 +173,9 @@ def latency_rows(outcomes: list[Outcome]) -> Iterator[str]:
     rows = []
     for one in outcomes:
         for metric in LATENCIES:
-            errors = [error(one.comparison, metric, statistic) for statistic in STATISTICS]
+            errors = [one.error(metric, statistic) for statistic in STATISTICS]
             if any(value is not None for value in errors):
-                each = percent(one.comparison.per_request.get(metric), signed=False)
+                each = percent(one.per_request.get(metric), signed=False)
                 rows.append([*one.label, TITLES[metric], *map(percent, errors), each])
     return table(["model, device", "run", "metric", *STATISTICS, "per request"], rows)
 
@@ -151,32 +184,35 @@ def total_rows(outcomes: list[Outcome]) -> Iterator[str]:
     """Yield the errors of makespan, throughput and tokens per second, in percent."""
     rows = []
     for one in outcomes:
-        errors = [error(one.comparison, key) for key in ("makespan", "output_throughput")]
-        if one.comparison.figure("makespan") is not None:
-            rows.append([*one.label, *map(percent, errors), percent(one.comparison.throughput_wape, signed=False)])
+        errors = [one.error(key) for key in ("makespan", "output_throughput")]
+        if ("makespan", "") in one.figures:
+            rows.append([*one.label, *map(percent, errors), percent(one.wape, signed=False)])
     return table(["model, device", "run", "makespan", "output tokens/s", "WAPE"], rows)
 
 
 def batch_rows(outcomes: list[Outcome]) -> Iterator[str]:
-    """Yield the errors of makespans by batch size; a point that was measured twice has two."""
-    batches = sorted({one.part.batch or 0 for one in outcomes})
-    cells: dict[tuple[str, str], dict[int, list[str]]] = {}
+    """Yield the errors of a grid by requests at once; a point that was measured twice has two."""
+    times = Counter(one.part.batch or 0 for one in outcomes)
+    columns = sorted(batch for batch, _ in times.most_common(_MOST_BATCHES))
+    cells: dict[tuple[str, ...], dict[int | None, list[str]]] = {}
     for one in outcomes:
-        row = cells.setdefault(one.label, {})
-        row.setdefault(one.part.batch or 0, []).append(percent(error(one.comparison, "makespan")))
-    rows = [[*label, *(", ".join(row.get(batch, [])) for batch in batches)] for label, row in cells.items()]
-    return table(["model, device", "tokens in + out", *(f"batch {batch}" for batch in batches)], rows)
+        batch = one.part.batch or 0
+        for name, metric, statistic in _GRID:
+            value = percent(one.error(metric, statistic))
+            if value:
+                row = cells.setdefault((*one.label, name), {})
+                row.setdefault(batch if batch in columns else None, []).append(
+                    value if batch in columns else f"{batch}: {value}"
+                )
+    places: list[int | None] = [*columns, *([None] if len(times) > len(columns) else [])]
+    rows = [[*label, *(", ".join(row.get(place, [])) for place in places)] for label, row in cells.items()]
+    heads = ["others" if place is None else f"{place} at once" for place in places]
+    return table(["model, device", "tokens in + out", "metric", *heads], rows)
 
 
 def title(source: str) -> str:
     """Return the name of a folder of measurements without what it says of its licence."""
     return source.removesuffix("_NOLICENCE")
-
-
-def error(comparison: Comparison, metric: str, statistic: str = "") -> float | None:
-    """Return the error of one figure, if both have it."""
-    figure = comparison.figure(metric, statistic)
-    return None if figure is None else figure.error
 
 
 def median(errors: Iterable[float | None]) -> str:

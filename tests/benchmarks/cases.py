@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,22 @@ import attrs
 
 from simloop.explore import RunLog
 
-__all__ = ["Case", "Gap", "Part", "Request", "always", "scenario_of", "timed", "write_trace"]
+__all__ = [
+    "Case",
+    "Gap",
+    "Part",
+    "Request",
+    "always",
+    "closed_loop",
+    "kernel_tables",
+    "priced",
+    "scenario_of",
+    "timed",
+    "write_trace",
+]
+
+_TABLES = {"a100-sxm-80gb": "a100_sxm", "h100-sxm-80gb": "h100_sxm",
+           "h200-sxm-141gb": "h200_sxm"}  # fmt: skip
 
 Request = tuple[float, int, int, list[int]]
 """Arrival in seconds, tokens in, tokens out, block hashes."""
@@ -97,6 +112,35 @@ def scenario_of(
 def timed(scenario: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
     """Return a scenario whose workers have this ``timing``."""
     return {**scenario, "workers": [{**group, "timing": timing} for group in scenario["workers"]]}
+
+
+def kernel_tables(data: Path, card: str) -> Path | None:
+    """Return the folder of aiconfigurator's tables for a card, if there is one."""
+    folder = data / "aiconfigurator/calib" / _TABLES.get(card, "none")
+    return folder if folder.is_dir() else None
+
+
+def priced(case: Case, tables: Path | None, overheads: Any = "none", note: str = "") -> Iterator[Case]:
+    """Yield a case as kernel tables price it, if there are any, and as the roofline of the device's card does.
+
+    Args:
+        case: The case.
+        tables: The folder of the tables.
+        overheads: What the engine adds to its kernels; the roofline has its own idea of that.
+        note: What else to call the predictions.
+    """
+    if tables is not None:
+        timing = {"model": "kernels", "path": str(tables), "overheads": overheads}
+        yield attrs.evolve(
+            case, scenario=lambda folder: timed(case.scenario(folder), timing), by=f"kernel tables{note}"
+        )
+    yield attrs.evolve(case, by=f"roofline{note}")
+
+
+def closed_loop(clients: int, lengths: dict[str, Any], requests: int | None = None) -> dict[str, Any]:
+    """Return a workload of clients that wait for their answers; ten requests for each, if it is not said how many."""
+    arrivals = {"process": "closed_loop", "concurrency": clients}
+    return {"requests": requests or 10 * clients, "arrivals": arrivals, "lengths": lengths}
 
 
 def always(scenario: dict[str, Any]) -> Callable[[Path], dict[str, Any]]:

@@ -66,7 +66,7 @@ def wapes(folder: Path, step_us: float) -> Iterator[tuple[str, float]]:
     for case in ispass_cases(folder, {**OVERHEADS, "step_us": step_us}):
         if isinstance(case, Case):
             for outcome in outcomes_of(case):
-                yield outcome.part.name, outcome.comparison.throughput_wape or 0.0
+                yield outcome.part.name, outcome.wape or 0.0
 
 
 def by_reading(folder: Path) -> None:

@@ -1,31 +1,40 @@
-"""The real runs that simloop can be held to, and how each is modelled; nothing here is fitted to them."""
+"""The real runs that simloop can be held to. vLLM 0.19 is modelled here, each other source in a file of its own."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import msgspec
-import numpy as np
 import polars as pl
 
 from simloop.explore import RunLog, real_run
-from simloop.explore.token_series import TokenSeries
 from simloop.hardware.profile import VLLM_0_19
+from tests.benchmarks.apex_runs import apex_cases
 from tests.benchmarks.blis_runs import blis_cases
-from tests.benchmarks.cases import Case, Gap, Part, always, scenario_of, timed
+from tests.benchmarks.cases import Case, Gap, Part, scenario_of, timed
+from tests.benchmarks.dstack_runs import dstack_cases
+from tests.benchmarks.iiswc24_runs import iiswc24_cases
+from tests.benchmarks.inferencemax_runs import inferencemax_cases
 from tests.benchmarks.ispass_runs import ispass_cases
+from tests.benchmarks.silicon_runs import silicon_cases
+from tests.benchmarks.splitwise_runs import splitwise_cases
+from tests.benchmarks.static_batch_runs import static_batch_cases
 
 __all__ = ["all_cases"]
 
 
-def all_cases(data: Path) -> Iterator[Case | Gap]:
-    """Yield every run of the folders that are there."""
-    for name, read in _SOURCES.items():
+_Reader: TypeAlias = Callable[[Path], Iterator[Case | Gap]]
+
+
+def all_cases(data: Path, *, everything: bool = False) -> Iterator[Case | Gap]:
+    """Yield every run of the folders that are there; of large ones a part, unless everything is asked for."""
+    silicon: _Reader = partial(silicon_cases, everything=everything)
+    for name, read in {**_SOURCES, "aiconfigurator": silicon}.items():
         if (data / name).is_dir():
             yield from read(data / name)
 
@@ -110,73 +119,14 @@ def _llmservingsim(path: Path) -> RunLog:
     return real_run(path, columns=columns)
 
 
-# -- static batches, A100 and H100 -------------------------------------------------------------------------------
-
-_BENCH_MODELS = {
-    "meta-llama/Llama-2-7b-hf": ("llama-2-7b", 4096),
-    "meta-llama/Meta-Llama-3-8B": ("llama-3-8b", 8192),
-    "mistralai/Mistral-7B-v0.1": ("mistral-7b-v0.1", 32_768),
-}
-"""Our name, and the token budget: vLLM 0.6 takes the longest context for it."""
-
-_BENCH_DEVICES = {"Nvidia A100 GPU": ("A100-40GB", "a100-sxm-40gb"), "Nvidia H100 GPU": ("H100", "h100-sxm-80gb")}
-
-
-def _static_batches(data: Path) -> Iterator[Case | Gap]:
-    with gzip.open(data / "dev/static_batch_dev.csv.gz", "rt") as file:
-        rows = [row for row in csv.DictReader(file) if row["Framework"] == "vLLM" and row["Num of Hardware"] == "1"]
-    for row in rows:
-        if row["Model"] not in _BENCH_MODELS or row["Hardware"] not in _BENCH_DEVICES:
-            continue
-        length, batch = int(row["Input Output Length"]), int(row["Batch Size"])
-        reported = {("makespan", ""): float(row["Latency"])}
-        (model, budget), (device, card) = _BENCH_MODELS[row["Model"]], _BENCH_DEVICES[row["Hardware"]]
-        lengths = {"input": length, "output": length}
-        workload = {"requests": batch, "arrivals": {"process": "burst"}, "lengths": lengths}
-        given = scenario_of(model, card, workload, version="0.6", max_num_batched_tokens=budget, dtype="float16")
-        part = Part(f"{length} + {length}", RunLog.of_columns("batch", {}, reported=reported), batch=batch)
-        yield Case(data.name, model, device, always(given), [part])
-    yield Gap(data.name, "2 and 4 GPUs", "tensor parallelism is newer than these tables")
-    yield Gap(data.name, "TensorRT-LLM, DeepSpeed-MII", "engines that simloop does not model")
-
-
-# -- vLLM of early 2024 on RTX 3090, 100 ShareGPT requests -------------------------------------------------------
-
-
-def _rtx_3090(data: Path) -> Iterator[Case | Gap]:
-    table = pl.read_csv(data / "llmservingsim_iiswc24_eval1_vllm_rtx3090.csv")
-    trace = {"path": str(data / "datasets/share-gpt-req100-rate10.tsv")}
-    for run, model in (("GPT3-7B", "gpt3-6.7b"), ("LLaMA-7B", "llama-7b")):
-        rows = table.filter(pl.col("model") == run)
-        starts, rates = rows["t_s"].to_numpy().astype(float), rows["vllm_gen_tok_s"].to_numpy().astype(float)
-        tokens = TokenSeries.of_rates(starts, starts + 0.5, rates / 2)
-        end = float(starts[np.flatnonzero(rates)[-1]] + 0.5)
-        real = RunLog.of_columns(run, {}, tokens=tokens, reported={("makespan", ""): end})
-        given = scenario_of(model, "rtx-3090-24gb", {"trace": trace}, version="0.6", dtype="float16")
-        yield Case(data.name, model, "RTX 3090", always(given), [Part(run, real)])
-    yield Gap(data.name, "GPT3-30B, LLaMA-30B on 4 GPUs", "tensor parallelism is newer than these tables")
-
-
-def _gaps(*rows: tuple[str, str]) -> Callable[[Path], Iterator[Case | Gap]]:
-    return lambda data: (Gap(data.name, what, why) for what, why in rows)
-
-
-_SOURCES: dict[str, Callable[[Path], Iterator[Case | Gap]]] = {
+_SOURCES: dict[str, _Reader] = {
     "llmservingsim": _vllm_019,
     "blis_vllm0151_NOLICENCE": blis_cases,
-    "llm_inference_bench": _static_batches,
-    "iiswc24": _rtx_3090,
-    "apex_vllm060_h100": _gaps(
-        ("Llama-3.1-70B at TP 4 and 8, all runs", "tensor parallelism is newer than these tables")
-    ),
-    "splitwise": _gaps(
-        ("Llama-2-70B, BLOOM-176B at TP 2 to 8, all points", "tensor parallelism is newer than these tables")
-    ),
-    "aiconfigurator": _gaps(("885 serving points on H100 and H200", "closed-loop clients; most are MoE or at TP > 1")),
-    "inferencemax_agg": _gaps(
-        ("gpt-oss-120b on H100 and H200", "MoE at TP > 1 is newer than these tables; closed-loop clients")
-    ),
-    "dstack_benchmarks": _gaps(
-        ("gpt-oss-120b on 8 x H200, prefill and decode apart", "MoE at TP > 1 is newer than these tables")
-    ),
+    "aiconfigurator": silicon_cases,
+    "inferencemax_agg": inferencemax_cases,
+    "dstack_benchmarks": dstack_cases,
+    "apex_vllm060_h100": apex_cases,
+    "llm_inference_bench": static_batch_cases,
+    "splitwise": splitwise_cases,
+    "iiswc24": iiswc24_cases,
 }

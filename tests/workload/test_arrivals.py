@@ -22,6 +22,7 @@ PROCESSES: list[dict[str, Any]] = [
     {"process": "gamma", "rate": 8, "burstiness": 0.25},
     {"process": "constant", "rate": 8},
     {"process": "burst"},
+    {"process": "closed_loop", "concurrency": 3},
     {"process": "burst", "size": 10, "every_s": 1.5},
     {"process": "preset", "preset": "azure-conv-2023"},
 ]
@@ -61,7 +62,9 @@ def test_iterating_again_gives_the_same_again(process: dict[str, Any]) -> None:
     assert list(workload) == head + list(first)
 
 
-@pytest.mark.parametrize("process", [one for one in PROCESSES if one["process"] not in ("constant", "burst")], ids=str)
+@pytest.mark.parametrize(
+    "process", [one for one in PROCESSES if one["process"] not in ("constant", "burst", "closed_loop")], ids=str
+)
 def test_another_seed_gives_other_times(process: dict[str, Any]) -> None:
     assert times_ns(process, 10, seed=1) != times_ns(process, 10, seed=2)
 

@@ -38,6 +38,8 @@ def synthetic(arrivals: dict[str, Any] = POISSON, lengths: dict[str, Any] = FIXE
         (synthetic({"rate": 8}), "workload.arrivals: Object missing required field `process`"),
         (synthetic({"process": "gamma", "rate": 8}), "required field `burstiness`"),
         (synthetic({"process": "gamma", "rate": 8, "burstiness": 0}), "workload.arrivals.burstiness: Expected"),
+        (synthetic({"process": "closed_loop"}), "workload.arrivals: Object missing required field `concurrency`"),
+        (synthetic({"process": "closed_loop", "concurrency": 0}), "workload.arrivals.concurrency: Expected `int` >= 1"),
         (synthetic({"process": "burst", "size": 4}), "workload.arrivals.every_s: missing: size says nothing without"),
         (synthetic({"process": "burst", "every_s": 4}), "workload.arrivals.size: missing: every_s says nothing"),
         (synthetic({"process": "burst", "size": 0, "every_s": 1}), "workload.arrivals.size: Expected `int` >= 1"),

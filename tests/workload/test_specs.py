@@ -46,6 +46,10 @@ BOTH = {"arrivals": {"process": "poisson", "rate": 8}, "lengths": {"preset": "az
             "5 requests, groups of 2 every 1.5 s, lengths of azure-conv-2023",
         ),
         (
+            {"requests": 5, **BOTH, "arrivals": {"process": "closed_loop", "concurrency": 1}},
+            "5 requests, 1 client in a closed loop, lengths of azure-conv-2023",
+        ),
+        (
             {"requests": 5, **BOTH, "arrivals": {"process": "preset", "preset": "azure-code-2023", "rate_scale": 2}},
             "5 requests, gaps of azure-code-2023, 2 times as fast, lengths of azure-conv-2023",
         ),
@@ -78,6 +82,7 @@ def test_the_schema_names_every_process_and_distribution() -> None:
         "gamma",
         "constant",
         "burst",
+        "closed_loop",
         "trace",
         "preset",
         "uniform",

@@ -14,6 +14,9 @@ from simloop.model import Attention, Collective, Elementwise, Experts, Gemm, Lat
 
 __all__ = ["KernelPrices", "Price"]
 
+_COLUMNS = {"float16": "bfloat16", "int4": "int4_wo", "mxfp4": "w4a16_mxfp4"}
+"""What the tables call a precision, where they have another name; half precisions are equally fast."""
+
 
 @attrs.frozen
 class Price:
@@ -62,7 +65,7 @@ class KernelPrices:
     def _gemm(self, operator: Gemm, rows: int) -> Price:
         stored = operator.quantization
         dtype = self.fallback.dtype if stored is None else stored.kernel
-        table = self.tables.gemm.get("bfloat16" if dtype == "float16" else dtype)
+        table = self.tables.gemm.get(_COLUMNS.get(dtype, dtype))
         if table is None:
             return self._roofline(operator, rows)
         return self._product(table, operator, rows)
@@ -79,7 +82,8 @@ class KernelPrices:
     def _experts(self, operator: Experts, rows: int) -> Price:
         """The fused kernel of one rank; ranks that gather tokens of others see all of them."""
         stored = operator.quantization
-        dtype = self.fallback.dtype if stored is None else stored.kernel
+        kernel = self.fallback.dtype if stored is None else stored.kernel
+        dtype = _COLUMNS.get(kernel, kernel)
         if self.tables.expert is not None:
             return self._one_by_one(self.tables.expert, operator, rows)
         ep = operator.num_experts // operator.local

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -171,16 +172,8 @@ class KernelTables:
         root = Path(folder)
         if not root.is_dir():
             raise InputError("no such folder of kernel tables", file=root)
-        picked = {"attn_dtype": dtype, "kv_cache_dtype": kv_dtype or dtype}
-        return cls(
-            root,
-            _source(find_table(root, "gemm")),
-            gemm=_gemm(find_table(root, "gemm")),
-            context=_attention(find_table(root, "context_attention"), picked, context=True),
-            generation=_attention(find_table(root, "generation_attention"), picked, context=False),
-            experts=_experts(has_table(root, "moe")),
-            collectives=_collectives(has_table(root, "nccl"), has_table(root, "custom_allreduce")),
-        )
+        stamps = tuple(sorted((file.name, file.stat().st_mtime_ns) for file in root.iterdir()))
+        return _load(root, dtype, kv_dtype or dtype, stamps)
 
     def believed(self, bandwidth_gb_s: float, cache_bytes: float, kv_bytes: int) -> KernelTables:
         """Return the tables without attention of decodes that was measured on keys and values in a cache.
@@ -199,6 +192,21 @@ class KernelTables:
             if heads[3] or table.never_faster(2 * heads[1] * heads[2] * kv_bytes, bandwidth_gb_s, 2 * cache_bytes)
         }
         return self if len(kept) == len(self.generation) else attrs.evolve(self, generation=kept)
+
+
+@lru_cache(maxsize=8)
+def _load(root: Path, dtype: str, kv_dtype: str, stamps: tuple[tuple[str, int], ...]) -> KernelTables:  # noqa: ARG001
+    """Read the tables once for all simulations of a process, again when a file has changed: the stamps say so."""
+    picked = {"attn_dtype": dtype, "kv_cache_dtype": kv_dtype}
+    return KernelTables(
+        root,
+        _source(find_table(root, "gemm")),
+        gemm=_gemm(find_table(root, "gemm")),
+        context=_attention(find_table(root, "context_attention"), picked, context=True),
+        generation=_attention(find_table(root, "generation_attention"), picked, context=False),
+        experts=_experts(has_table(root, "moe")),
+        collectives=_collectives(has_table(root, "nccl"), has_table(root, "custom_allreduce")),
+    )
 
 
 def _ns(latency_ms: float) -> float:
@@ -247,8 +255,12 @@ def _experts(file: Path | None) -> dict[tuple[str, int, int, int, int, int, int]
     found: defaultdict[Any, defaultdict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for *key, tokens, latency, distribution in read_table(file, {**columns, "distribution": str}):
         found[tuple(key)][distribution][tokens] = _ns(latency)
-    # "balanced" stands first in the alphabet; where only skewed routing was measured, the least skewed does.
-    return {key: Curve.of(by_routing[min(by_routing)].items()) for key, by_routing in found.items()}
+    return {key: Curve.of(by_routing[_likeliest(by_routing)].items()) for key, by_routing in found.items()}
+
+
+def _likeliest(routings: Iterable[str]) -> str:
+    """Return the least skewed of the skewed routings, as no router of a trained model spreads tokens evenly."""
+    return min(routings, key=lambda name: (name == "balanced", name))
 
 
 def _collectives(nccl: Path | None, custom: Path | None) -> dict[tuple[str, int], Curve]:
