@@ -3,10 +3,14 @@
 ``t = alpha + f · m / bus``: a fixed cost and a bandwidth, measured for each number of ranks (alpha-beta, Hockney 1994;
 the bus bandwidth of NCCL's tests). ``m`` is the whole message, ``f`` what of it each rank's link carries:
 ``2 (n - 1) / n`` to reduce it everywhere, ``(n - 1) / n`` to gather, scatter or swap it.
+
+In an engine ranks do other work between exchanges and come to each at different times; the last one is waited for. That
+is not in measurements of exchanges alone: it is added to them, ``skew · log2 n``.
 """
 
 from __future__ import annotations
 
+from math import log2
 from typing import Annotated
 
 import msgspec
@@ -57,6 +61,8 @@ class Interconnect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         source: What it was fitted to, or where it was carried over from.
         launch_us: What the host spends on starting one all-reduce outside of a CUDA graph, microseconds.
+        skew_us: What the ranks of an engine wait for each other at every exchange, for each doubling of their number,
+            microseconds (``tests/benchmarks/fit_skew.py``).
         all_reduce: The sum of all ranks' buffers for everybody, by ascending number of ranks.
         all_gather: All ranks' parts for everybody; half an all-reduce if not given.
         reduce_scatter: A part of the sum for each; half an all-reduce if not given.
@@ -66,6 +72,7 @@ class Interconnect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     source: str
     launch_us: _Time = 0.0
+    skew_us: _Time = 0.0
     all_reduce: Annotated[list[LinkFit], Meta(min_length=1)]
     all_gather: list[LinkFit] = []
     reduce_scatter: list[LinkFit] = []
@@ -85,9 +92,14 @@ class Interconnect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if fit is None:
             raise InputError(f"the interconnect was measured for at most {fits[-1].ranks} ranks, not for {ranks}")
         share = (ranks - 1) / ranks * size / fit.bus_gb_s
+        skew = self.skew_ns(ranks)
         if kind == "all_reduce":
-            return 1e3 * fit.alpha_us, 2 * share
-        return 1e3 * fit.alpha_us / (1 if getattr(self, kind) else 2), share
+            return skew + 1e3 * fit.alpha_us, 2 * share
+        return skew + 1e3 * fit.alpha_us / (1 if getattr(self, kind) else 2), share
+
+    def skew_ns(self, ranks: int) -> float:
+        """Return what the ranks of an engine wait for each other at an exchange, nanoseconds."""
+        return 1e3 * self.skew_us * log2(ranks)
 
     def send_ns(self, size: float) -> float:
         """Return the time of sending ``size`` bytes to one other device, nanoseconds."""

@@ -38,6 +38,13 @@ def test_by_hand(kind: CollectiveKind, ranks: int, expected: tuple[float, float]
     assert LINKS.collective_ns(kind, ranks, 1e6) == pytest.approx(expected)
 
 
+def test_the_latest_rank_is_waited_for() -> None:
+    late = msgspec.structs.replace(LINKS, skew_us=2.0)
+    for ranks, doublings in ((2, 1), (4, 2), (8, 3)):
+        fixed, transfer = LINKS.collective_ns("all_reduce", ranks, 1e6)
+        assert late.collective_ns("all_reduce", ranks, 1e6) == pytest.approx((fixed + 2000 * doublings, transfer))
+
+
 def test_sending_by_hand() -> None:
     assert LINKS.send_ns(1e6) == 3000 + 1e5
 

@@ -110,7 +110,8 @@ def reference_ns(name: str, device: Device, plan: Plan, shape: Shape, kv: int = 
             launching += calls * max(0, links.launch_us - fits.launch.kernel_us)
             fit = next(fit for fit in getattr(links, operator.kind) if fit.ranks == operator.ranks)
             share = (operator.ranks - 1) / operator.ranks * (2 if operator.kind == "all_reduce" else 1)
-            one = fit.alpha_us * 1e-6 + share * rows * operator.elements * 2 / (fit.bus_gb_s * 1e9)
+            skew_us = links.skew_us * len(bin(operator.ranks)[3:])  # powers of two alone
+            one = (fit.alpha_us + skew_us) * 1e-6 + share * rows * operator.elements * 2 / (fit.bus_gb_s * 1e9)
         elif isinstance(operator, Elementwise):
             moved = 2 * rows * operator.moved
             one = fits.elementwise.overhead_us * 1e-6

@@ -154,7 +154,8 @@ def test_ranks_reduce_by_the_custom_kernel_of_a_graph(tables: KernelTables) -> N
     timing = KernelTiming(tables, MODEL, DEVICE, plan=Plan(tensor_parallel=2))
     reduce = [line for line in timing.explain(Shape.decode(1, 50)) if "all_reduce" in line.operator]
     bytes_ = 2048 * 2
-    assert all(line.ns / line.calls == pytest.approx(1e4 + (bytes_ - 2048) / 4096 * 2e4) for line in reduce)
+    skew_ns = 2500  # of the H100's card
+    assert all(line.ns / line.calls == pytest.approx(1e4 + (bytes_ - 2048) / 4096 * 2e4 + skew_ns) for line in reduce)
     assert sum(line.calls for line in reduce) >= 32
 
 

@@ -115,7 +115,9 @@ class KernelPrices:
         if curve is None:
             return self._roofline(operator, rows)
         size = rows * operator.elements * dtype_bytes(self.fallback.dtype)
-        return self._along(curve, f"bytes of {operator.kind}", size)
+        measured = self._along(curve, f"bytes of {operator.kind}", size)
+        links = self.fallback.device.interconnect
+        return attrs.evolve(measured, ns=measured.ns + links.skew_ns(operator.ranks)) if links else measured
 
     def _along(self, curve: Curve, axis: str, point: int) -> Price:
         self.domain.check(axis, point, curve.last)
