@@ -10,7 +10,7 @@ import polars as pl
 
 from simloop.explore import RunLog
 from tests.benchmarks.cases import Case, Gap, Part, always, closed_loop, kernel_tables, priced, scenario_of
-from tests.benchmarks.silicon_runs import INFERENCE_X, served
+from tests.benchmarks.silicon_runs import GREEDY, INFERENCE_X, served
 
 __all__ = ["inferencemax_cases"]
 
@@ -31,7 +31,7 @@ def inferencemax_cases(data: Path) -> Iterator[Case | Gap]:
         parts = [Part(name, _reported(row, name), batch=int(clients)) for row in nights.iter_rows(named=True)]
         place = device if tp == 1 else f"{tp} x {device}, TP {tp}"
         case = Case(data.name, "gpt-oss-120b", place, always(scenario), parts)
-        yield from priced(case, kernel_tables(data.parent, card), "vllm-0.15")
+        yield from priced(case, kernel_tables(data.parent, card), GREEDY)
 
 
 def _reported(row: dict[str, Any], name: str) -> RunLog:

@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from simloop.explore import RunLog
+from simloop.hardware.profile import VLLM_0_15
 from tests.benchmarks.cases import Case, Gap, Part, always, closed_loop, kernel_tables, priced, scenario_of
 
 __all__ = ["INFERENCE_X", "served", "silicon_cases"]
@@ -80,8 +82,10 @@ def _case(data: Path, row: dict[str, Any]) -> Iterator[Case]:
     name = f"{_ENGINES[row['backend']]}{f' {version[0]}' if version else ''}, {row['isl']} + {row['osl']}"
     part = Part(name, RunLog.of_columns(row["id"], {}, reported=reported), batch=clients)
     case = Case(data.name, model, place, always(scenario), [part])
-    overheads, note = ("none", ", as vLLM") if row["other"] else ("vllm-0.15", "")
-    yield from priced(case, kernel_tables(data.parent, card), overheads, note)
+    if row["other"]:
+        yield from priced(case, kernel_tables(data.parent, card), note=", as vLLM")
+    else:
+        yield from priced(case, kernel_tables(data.parent, card), GREEDY if row["inference_x"] else "vllm-0.15")
 
 
 def between(nominal: int, low: float, high: float) -> dict[str, Any]:
@@ -91,6 +95,9 @@ def between(nominal: int, low: float, high: float) -> dict[str, Any]:
 
 INFERENCE_X = partial(between, low=0.8, high=1.0)
 """The lengths that InferenceX draws."""
+
+GREEDY = msgspec.to_builtins(msgspec.structs.replace(VLLM_0_15, sampling_us=0.0))
+"""What the engine adds to requests of InferenceX, which are greedy: nothing is sorted to sample them."""
 
 
 def served(clients: int) -> dict[str, Any]:
