@@ -74,11 +74,6 @@ def iteration_timing(
     """
     if plan.pipeline_parallel == 1:
         return _stage_timing(spec, model, device, plan, routing, None)
-    if spec.timing.model == "profile":
-        raise InputError(
-            "found 'profile', expected 'kernels' or 'roofline': profiles are of whole models, not of stages",
-            path="model",
-        )
     served = model.with_dtype(serving_dtype(model, device, spec.engine.dtype))
     return Pipeline(served, device, plan, lambda stage: _stage_timing(spec, model, device, plan, routing, stage))
 
@@ -122,6 +117,8 @@ def _stage_timing(
         all_reduce=timing.all_reduce,
         ep=plan.expert_ranks if plan.expert_parallel else 1,
         dp=plan.data_parallel,
+        pp=plan.pipeline_parallel,
+        stage=stage,
         routing=routing,
         overheads=overheads,
         strict=timing.strict,

@@ -176,6 +176,22 @@ def test_a_split_model_pays_for_two_all_reduces_a_block(folder: Path, tmp_path: 
         ProfileTiming(tmp_path, MODEL, tp=2)
 
 
+@pytest.mark.parametrize("shape", [Shape.prefill(40, 7), Shape.decode(5, 60), Shape.mixed([(20, 16)], [30, 90])])
+def test_stages_are_parts_of_the_whole(folder: Path, timing: ProfileTiming, shape: Shape) -> None:
+    stages = [ProfileTiming(folder, timing.model, pp=3, stage=stage) for stage in range(3)]
+    assert sum(stage.iteration_ns(shape) for stage in stages) == timing.iteration_ns(shape)
+    for stage in stages:
+        assert sum(line.ns for line in stage.explain(shape)) == stage.iteration_ns(shape)
+    named = [{line.operator for line in stage.explain(shape)} for stage in stages]
+    assert [("embedding" in names, "lm_head" in names) for names in named] == [
+        (True, False),
+        (False, False),
+        (False, True),
+    ]
+    with pytest.raises(InputError, match="a plan of 3 pipeline stages: choose one of them"):
+        ProfileTiming(folder, timing.model, pp=3)
+
+
 def test_experts_are_looked_up_by_tokens_and_activated_experts(tmp_path: Path) -> None:
     folder, model = write_bundle(tmp_path / "b"), load_model("qwen3-30b-a3b")  # 128 experts, 8 a token, 48 blocks
     with pytest.raises(InputError, match="the model has experts, the profiles have none"):

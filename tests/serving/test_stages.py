@@ -123,10 +123,6 @@ def test_a_client_that_hangs_up_waits_for_the_micro_batch() -> None:
     [
         ({"policies": {"route": "random", "schedule": "static"}}, "policy 'static' does not look at it"),
         (
-            {"workers": [{**WORKER, "timing": {"model": "profile", "path": "nowhere"}}]},
-            "profiles are of whole models, not of stages",
-        ),
-        (
             {"model": "qwen3-30b-a3b", "workers": [MIXTURE]},
             "data-parallel ranks that share experts iterate together",
         ),

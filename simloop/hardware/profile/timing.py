@@ -75,6 +75,8 @@ class ProfileTiming:
         host_bandwidth_gb_s: Bandwidth of the host's memory for token ids, GB/s; ``None`` leaves the transfers out.
         ep: Degree of expert parallelism, where the model has experts.
         dp: Data-parallel ranks that share the experts.
+        pp: Pipeline stages.
+        stage: The stage to price: embedding and token ids are the first one's, the head and new ids the last one's.
         routing: How tokens spread over experts; ``None`` is the reference's rule.
         overheads: What the engine adds; ``None`` is the reference's composition, kernels alone.
         strict: Whether leaving the measured domain is an error; else it is a warning, once for each axis.
@@ -94,6 +96,8 @@ class ProfileTiming:
         host_bandwidth_gb_s: float | None = 256.0,
         ep: int = 1,
         dp: int = 1,
+        pp: int = 1,
+        stage: int | None = None,
         routing: Routing | None = None,
         overheads: Overheads | None = None,
         strict: bool = False,
@@ -108,11 +112,17 @@ class ProfileTiming:
         self._experts = next((op for op, _ in model.operators() if isinstance(op, Experts)), None)
         self._ep, self._dp, self._routing = ep, dp, routing
         self.overheads = overheads or Overheads()
-        self._has_floor, self._prefill_ns = self.overheads.floor_ns(1) > 0, self.overheads.prefill_ns(model.num_layers)
+        self._has_floor = self.overheads.floor_ns(1) > 0
         _check(self.bundle, tp, ep, dp, all_reduce, self._experts)
         grid = self.bundle.attention
         self._last = grid.chunks[-1], grid.last_history, grid.decodes[-1], grid.last_context
-        self._layers = model.num_layers
+        plan = Plan(tensor_parallel=tp, pipeline_parallel=pp, data_parallel=dp, expert_parallel=ep > 1)
+        if stage is None and pp > 1:
+            raise InputError(f"a plan of {pp} pipeline stages: choose one of them")
+        self._plan, self._stage = plan, stage or 0
+        self._opens, self._closes = self._stage == 0, self._stage == pp - 1
+        self._layers = len(plan.stage_layers(model.num_layers)[self._stage])
+        self._prefill_ns = self.overheads.prefill_ns(self._layers)
         self._tail = _tail(model, tp, grid, device) if self.overheads.attention_tail else None
         self._by_tokens: dict[int, int] = {}
         self._by_sequences: dict[int, int] = {}
@@ -157,18 +167,21 @@ class ProfileTiming:
             lines += self._expert_lines(rows)
         if self._tp > 1:
             lines.append(self._all_reduce_line(rows))
-        heads = self.bundle.per_sequence.items()
+        heads = self._heads().items()
         lines += [self._line(name, 1, curve, shape.num_sequences) for name, curve in heads]
         host = self._host_ns(shape.num_tokens)
-        lines.append(MeasuredTime("token ids", 2, host, "memory", f"{self._host or 0:g} GB/s host memory"))
+        lines.append(
+            MeasuredTime(
+                "token ids", self._opens + self._closes, host, "memory", f"{self._host or 0:g} GB/s host memory"
+            )
+        )
         waiting = self.iteration_ns(shape) - sum(line.ns for line in lines)
         return [*lines, MeasuredTime("host", 1, waiting, "overhead", "overheads of the engine")]
 
     @cached_property
     def stage(self) -> Stage:
         """The operators in order of execution, with the exchanges that ``tp`` and ``ep`` take."""
-        plan = Plan(tensor_parallel=self._tp, data_parallel=self._dp, expert_parallel=self._ep > 1)
-        return shard(self.model, plan)[0]
+        return shard(self.model, self._plan)[self._stage]
 
     def operator_ns(self, operator: Operator, shape: IterationShape) -> float:
         """Return the time of one call of an operator, nanoseconds; 0 where nothing was measured under its name."""
@@ -202,7 +215,12 @@ class ProfileTiming:
         return [
             (name, 1 if name in ONCE else 2 * blocks if name in TWICE else blocks, curve)
             for name, curve in self.bundle.dense.items()
+            if name not in ONCE or (self._opens if name == "embedding" else self._closes)
         ]
+
+    def _heads(self) -> dict[str, Curve]:
+        """Return what is done once for each sequence, in the last stage."""
+        return dict(self.bundle.per_sequence) if self._closes else {}
 
     def _price_tokens(self, tokens: int) -> int:
         rows = self.overheads.padded(tokens)
@@ -214,9 +232,9 @@ class ProfileTiming:
         return _remember(self._by_tokens, tokens, ns + self._host_ns(tokens))
 
     def _price_sequences(self, sequences: int) -> int:
-        curves = self.bundle.per_sequence.values() if sequences else ()
+        curves = self._heads().values() if sequences else ()
         ns = sum(self._layer_ns(curve, "sequences", sequences) for curve in curves)
-        ns += self.overheads.sampling_ns(sequences, self.model.vocab_size)
+        ns += self.overheads.sampling_ns(sequences, self.model.vocab_size) if self._closes else 0
         return _remember(self._by_sequences, sequences, ns + self.overheads.step_ns())
 
     def _layer_ns(self, curve: Curve, axis: str, point: int) -> int:
@@ -225,7 +243,7 @@ class ProfileTiming:
 
     def _host_ns(self, tokens: int) -> int:
         """Two ids of two bytes for each token in, one of four out."""
-        return 2 * int(4 * tokens / self._host) if self._host else 0
+        return (self._opens + self._closes) * int(4 * tokens / self._host) if self._host else 0
 
     def _all_reduce_ns(self, tokens: int) -> int:
         num_bytes = tokens * self.model.hidden_size * self.model.dtype_bytes
