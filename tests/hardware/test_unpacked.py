@@ -8,6 +8,7 @@ import statistics
 from pathlib import Path
 
 import msgspec
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from simloop.hardware import Device, Shape, load_device
 from simloop.hardware.prices import Prices
 from simloop.hardware.profile import KernelTables, KernelTiming, load_layers
+from simloop.hardware.profile.curve import Curve
 from simloop.hardware.profile.kernels import AttentionTable
 from simloop.model import Attention, Plan, load_model, shard
 from tests.hardware.measured import DATA, needs_data
@@ -129,7 +131,9 @@ def test_experts_one_by_one_are_as_fast_as_fused_ones() -> None:
     folder = PROFILES / "v0_profiler/H100/mistralai/Mixtral-8x7B-v0.1/tp4"
     with gzip.open(folder / "layers.csv.gz", "rt") as stream:
         times = {(row["layer_name"], int(row["input"])): float(row["latency(ns)"]) for row in csv.DictReader(stream)}
-    fused = KernelTables.load(CALIB / "h100_sxm").experts["bfloat16", 4096, 14336, 2, 8, 4, 1]
+    sizes = {"hidden_size": 4096, "inter_size": 14336, "topk": 2, "num_experts": 8, "moe_tp_size": 4, "moe_ep_size": 1}
+    rows = pl.read_csv(CALIB / "h100_sxm/moe.csv.gz").filter(moe_dtype="bfloat16", distribution="balanced", **sizes)
+    fused = Curve.of((tokens, 1e6 * ms) for tokens, ms in rows.select("num_tokens", "latency").iter_rows())
     for tokens in (8, 64, 256, 1024, 4096):
         one = sum(times[name, tokens // 4] for name in ("expert.w1", "expert.w3", "act_fn", "expert.w2"))
         assert 8 * one / 4 == pytest.approx(fused.at(tokens), rel=0.3)
