@@ -265,7 +265,7 @@ class Roofline:
     def _price_sequences(self, sequences: int) -> float:
         ns = self._sum("sequence", sequences)
         if self.overheads is not None and self.stage.last:
-            ns += self.overheads.sampling_ns(sequences, self.model.vocab_size)
+            ns += self.overheads.sequences_ns(sequences, self.model.vocab_size)
         return _remember(self._by_sequences, sequences, ns)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from simloop.hardware.profile import VLLM_0_15, VLLM_0_19, Overheads, RingLink
+from simloop.hardware.profile import VLLM_0_6, VLLM_0_15, VLLM_0_19, Overheads, RingLink
 from simloop.metrics import SLO
 from simloop.serving import Engine, MomentName
 from simloop.workload import WorkloadSpec
@@ -33,7 +33,7 @@ _SAYS_NOTHING = {
     "kernels": ("all_reduce", "peak_tflops", "memory_bandwidth_tb_s"),  # the tables have all-reduces
     "tokensim": ("path", "overheads", "all_reduce", "routing", "strict"),
 }
-_OVERHEADS = {"none": None, "vllm-0.15": VLLM_0_15, "vllm-0.19": VLLM_0_19}
+_OVERHEADS = {"none": None, "vllm-0.6": VLLM_0_6, "vllm-0.15": VLLM_0_15, "vllm-0.19": VLLM_0_19}
 
 
 class PolicyRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -132,7 +132,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ``kernels`` (tables of kernels by shape), or ``tokensim`` (the closed form of the public TokenSim, with its
             KV memory, to compare with its results).
         path: Folder of the measurements; needed for ``profile`` and ``kernels``.
-        overheads: What the engine adds: ``none``, ``vllm-0.15``, ``vllm-0.19``, or a mapping of its own.
+        overheads: What the engine adds: ``none``, ``vllm-0.6``, ``vllm-0.15``, ``vllm-0.19``, or a mapping of its own.
         all_reduce: Links between the ranks of an engine, for ``profile``.
         routing: How tokens spread over the experts of a mixture: ``balanced`` (by chance, all experts equally likely;
             loads are the expected ones), ``random`` (the same, drawn, and the busiest rank counts), or as
@@ -145,7 +145,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     model: Literal["roofline", "profile", "kernels", "tokensim"] = "roofline"
     path: _Name | None = None
-    overheads: Literal["none", "vllm-0.15", "vllm-0.19"] | Overheads = "none"
+    overheads: Literal["none", "vllm-0.6", "vllm-0.15", "vllm-0.19"] | Overheads = "none"
     all_reduce: RingLink | None = None
     routing: Literal["balanced", "random"] | RecordedRouting | None = None
     strict: bool = False

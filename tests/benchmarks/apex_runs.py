@@ -28,7 +28,7 @@ def apex_cases(data: Path) -> Iterator[Case | Gap]:
         scenario = _replayed(data / f"dev/requests/{row['run']}.csv.gz", row["tp"])
         device, part = f"{row['tp']} x H100, TP {row['tp']}", Part(name, RunLog.of_columns(name, {}, reported=reported))
         case = Case(data.name, "llama-3.1-70b", device, scenario, [part])
-        yield from priced(case, kernel_tables(data.parent, "h100-sxm-80gb"))
+        yield from priced(case, kernel_tables(data.parent, "h100-sxm-80gb"), "vllm-0.6")
 
 
 def _replayed(path: Path, tp: int) -> Callable[[Path], dict[str, Any]]:

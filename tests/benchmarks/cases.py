@@ -126,15 +126,17 @@ def priced(case: Case, tables: Path | None, overheads: Any = "none", note: str =
     Args:
         case: The case.
         tables: The folder of the tables.
-        overheads: What the engine adds to its kernels; the roofline has its own idea of that.
+        overheads: What the engine adds to its kernels.
         note: What else to call the predictions.
     """
+
+    def by(timing: dict[str, Any], name: str) -> Case:
+        scenario = case.scenario
+        return attrs.evolve(case, scenario=lambda folder: timed(scenario(folder), timing), by=f"{name}{note}")
+
     if tables is not None:
-        timing = {"model": "kernels", "path": str(tables), "overheads": overheads}
-        yield attrs.evolve(
-            case, scenario=lambda folder: timed(case.scenario(folder), timing), by=f"kernel tables{note}"
-        )
-    yield attrs.evolve(case, by=f"roofline{note}")
+        yield by({"model": "kernels", "path": str(tables), "overheads": overheads}, "kernel tables")
+    yield by({"model": "roofline", "overheads": overheads}, "roofline")
 
 
 def closed_loop(clients: int, lengths: dict[str, Any], requests: int | None = None) -> dict[str, Any]:

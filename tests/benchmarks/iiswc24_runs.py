@@ -10,7 +10,7 @@ import polars as pl
 
 from simloop.explore import RunLog
 from simloop.explore.token_series import TokenSeries
-from tests.benchmarks.cases import Case, Gap, Part, always, scenario_of
+from tests.benchmarks.cases import Case, Gap, Part, always, scenario_of, timed
 
 __all__ = ["iiswc24_cases"]
 
@@ -31,6 +31,7 @@ def iiswc24_cases(data: Path) -> Iterator[Case | Gap]:
         end = float(starts[np.flatnonzero(rates)[-1]] + 0.5)
         real = RunLog.of_columns(run, {}, tokens=tokens, reported={("makespan", ""): end})
         engine = {"dtype": "float16", "tensor_parallel_size": tp}
-        given = scenario_of(model, "rtx-3090-24gb", {"trace": trace}, version="0.6", **engine)
+        kernels = scenario_of(model, "rtx-3090-24gb", {"trace": trace}, version="0.6", **engine)
+        given = timed(kernels, {"model": "roofline", "overheads": "vllm-0.6"})
         device = "RTX 3090" if tp == 1 else f"{tp} x RTX 3090, TP {tp}"
         yield Case(data.name, model, device, always(given), [Part(run, real)], by="roofline")

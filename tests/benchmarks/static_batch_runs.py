@@ -22,8 +22,8 @@ _MODELS = {
 _DEVICES = {"Nvidia A100 GPU": ("A100-40GB", "a100-sxm-40gb"), "Nvidia H100 GPU": ("H100", "h100-sxm-80gb")}
 
 
-def static_batch_cases(data: Path) -> Iterator[Case | Gap]:
-    """Yield every batch, by number of GPUs."""
+def static_batch_cases(data: Path, overheads: str = "vllm-0.6") -> Iterator[Case | Gap]:
+    """Yield every batch, by number of GPUs; ``overheads`` are what the engine adds to its kernels."""
     with gzip.open(data / "dev/static_batch_dev.csv.gz", "rt") as file:
         rows = [row for row in csv.DictReader(file) if row["Framework"] == "vLLM" and row["Hardware"] in _DEVICES]
     for row in sorted(rows, key=lambda row: int(row["Num of Hardware"])):
@@ -36,6 +36,6 @@ def static_batch_cases(data: Path) -> Iterator[Case | Gap]:
         reported = {("makespan", ""): float(row["Latency"])}
         part = Part(f"{length} + {length}", RunLog.of_columns("batch", {}, reported=reported), batch=batch)
         case = Case(data.name, model, device if tp == 1 else f"{tp} x {device}, TP {tp}", always(given), [part])
-        yield from priced(case, kernel_tables(data.parent, card))
+        yield from priced(case, kernel_tables(data.parent, card), overheads)
     yield Gap(data.name, "TensorRT-LLM, DeepSpeed-MII", "engines that simloop does not model")
     yield Gap(data.name, "AMD, Intel and Grace Hopper devices", "no card of theirs, or software that was young")

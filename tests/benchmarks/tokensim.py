@@ -132,6 +132,7 @@ def table_2() -> Iterator[str]:
     evenly = "workload.arrivals.rate=40"
     bare = _times(TABLE_2_REAL, evenly, "workers[0].timing.overheads=none")
     yield _row("simloop, roofline alone", bare)
+    yield _row("+ the host of vLLM 0.6", _times(TABLE_2_REAL, evenly, "workers[0].timing.overheads=vllm-0.6"))
     yield _row("+ 7 ms a request (HTTP)", _times(TABLE_2_REAL, evenly))
     yield _row("+ a client 0.5 ms late each time", _times(TABLE_2_REAL))
     yield _left_out(_times(TABLE_2_REAL, evenly))

@@ -195,6 +195,8 @@ def test_what_an_engine_adds() -> None:
     per_sequence = 2_000 * model.vocab_size / 100_000
     sampled = {name: shape.num_sequences * per_sequence for name, shape in shapes.items()}
     assert added(Overheads(sampling_us=2)) == pytest.approx(sampled, abs=1)
+    hosted = {name: shape.num_sequences * 51_000 for name, shape in shapes.items()}
+    assert added(Overheads(sequence_us=51)) == pytest.approx(hosted, abs=1)
     floor = added(Overheads(host_us=20_000, host_request_us=1000))
     assert floor["decode"] == 40_000_000 - bare.iteration_ns(shapes["decode"])
     padded = Roofline(model, device, overheads=Overheads(largest_graph=256))

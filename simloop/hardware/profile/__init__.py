@@ -6,10 +6,11 @@ from simloop.hardware.profile.domain import DomainWarning
 from simloop.hardware.profile.kernel_timing import KernelTiming
 from simloop.hardware.profile.kernels import KernelTables
 from simloop.hardware.profile.layers import load_layers, load_tables, read_mlp
-from simloop.hardware.profile.overheads import VLLM_0_15, VLLM_0_19, Overheads
+from simloop.hardware.profile.overheads import VLLM_0_6, VLLM_0_15, VLLM_0_19, Overheads
 from simloop.hardware.profile.timing import MeasuredTime, ProfileTiming
 
 __all__ = [
+    "VLLM_0_6",
     "VLLM_0_15",
     "VLLM_0_19",
     "AllReduce",

@@ -178,7 +178,7 @@ class KernelTiming:
     def _price_sequences(self, sequences: int) -> float:
         ns = self._sum("sequence", sequences) + self.overheads.step_ns()
         if self.stage.last:
-            ns += self.overheads.sampling_ns(sequences, self.model.vocab_size)
+            ns += self.overheads.sequences_ns(sequences, self.model.vocab_size)
         return _remember(self._by_sequences, sequences, ns)
 
     def _sum(self, per: str, rows: int) -> float:

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-__all__ = ["VLLM_0_15", "VLLM_0_19", "Overheads", "graph_sizes"]
+__all__ = ["VLLM_0_6", "VLLM_0_15", "VLLM_0_19", "Overheads", "graph_sizes"]
 
 _Time = Annotated[float, Meta(ge=0)]
 
@@ -26,6 +26,8 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             replayed from one graph, and attention waits for the longest of unequal requests.
         host_us: Host time of a step that does overlap. A step lasts at least this long.
         host_request_us: The part of it that every sequence of the step adds.
+        sequence_us: Time of each sequence of a step in which the device waits for the host: what engines take that
+            schedule, prepare and sample one sequence after another between two steps, as vLLM did before V1.
         sampling_us: Time of sampling beyond what the measurements of kernels have for it, for each sequence and 100,000
             entries of the vocabulary: temperatures, and the sorting that top-k and top-p need.
         largest_graph: Most tokens of a step that is replayed from a CUDA graph: it is padded to the next captured size
@@ -47,6 +49,7 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     prefill_layer_us: _Time = 0.0
     host_us: _Time = 0.0
     host_request_us: _Time = 0.0
+    sequence_us: _Time = 0.0
     sampling_us: _Time = 0.0
     largest_graph: Annotated[int, Meta(ge=0)] = 0
     attention_per_prompt: bool = False
@@ -64,9 +67,9 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Time that a step with a prompt has on top, nanoseconds."""
         return round(1e3 * layers * self.prefill_layer_us)
 
-    def sampling_ns(self, sequences: int, vocabulary: int) -> int:
-        """Time that sampling takes on top of its measured kernels, nanoseconds."""
-        return round(1e3 * self.sampling_us * sequences * vocabulary / 100_000)
+    def sequences_ns(self, sequences: int, vocabulary: int) -> int:
+        """Time of all sequences of a step: the host's, and what sampling takes on top of its measured kernels, ns."""
+        return round(1e3 * sequences * (self.sequence_us + self.sampling_us * vocabulary / 100_000))
 
     def floor_ns(self, sequences: int) -> int:
         """Least duration of a step, nanoseconds."""
@@ -111,3 +114,7 @@ VLLM_0_15 = Overheads(
 ``tests/benchmarks/fit_request_time.py`` fits them. ``shared_read`` is not fitted: the 3.35 TB/s of the card's memory
 over the some 5.6 TB/s that microbenchmarks reach in its second-level cache. Host time per step is none: beside those
 tables, iterations of the fitted runs leave no room for any."""
+
+VLLM_0_6 = Overheads(step_us=1100.0, sequence_us=51.0, attention_per_prompt=True)
+"""vLLM 0.5 and 0.6, whose scheduler, input preparation and sampler ran between steps, as
+``tests/benchmarks/fit_host_time.py`` fits it to static batches on one A100 and one H100."""

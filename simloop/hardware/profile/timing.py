@@ -234,7 +234,7 @@ class ProfileTiming:
     def _price_sequences(self, sequences: int) -> int:
         curves = self._heads().values() if sequences else ()
         ns = sum(self._layer_ns(curve, "sequences", sequences) for curve in curves)
-        ns += self.overheads.sampling_ns(sequences, self.model.vocab_size) if self._closes else 0
+        ns += self.overheads.sequences_ns(sequences, self.model.vocab_size) if self._closes else 0
         return _remember(self._by_sequences, sequences, ns + self.overheads.step_ns())
 
     def _layer_ns(self, curve: Curve, axis: str, point: int) -> int:
