@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -31,7 +32,9 @@ class _Commands(TyperGroup):
         extra["standalone_mode"] = False
         write_plainly()
         try:
-            status = super().main(args=args, prog_name=prog_name, **extra)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                status = super().main(args=args, prog_name=prog_name, **extra)
             sys.stdout.flush()
         except InputError as error:
             status = _fail(str(error), 2)
@@ -44,6 +47,22 @@ class _Commands(TyperGroup):
             command = error.ctx.command_path if error.ctx else "simloop"
             status = _fail(f"{_plain(error.format_message())} (see '{command} --help')", 2)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """Say simloop's own warnings as it says everything else; those of the user's code keep their place."""
+    del file, line
+    if category.__module__.startswith("simloop"):
+        say(str(message), label="warning", colour="yellow")
+    else:
+        say(f"{filename}:{lineno}: {category.__name__}: {message}", label="warning", colour="yellow")
 
 
 def _plain(message: str) -> str:

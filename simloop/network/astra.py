@@ -123,7 +123,8 @@ def read_astra_network(file: str | FilePath) -> AstraNetwork:
     try:
         content = yaml.safe_load(FilePath(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read: {error}", file=file) from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot be read: {reason}", file=file) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = None if mark is None else f"line {mark.line + 1}"

@@ -162,9 +162,10 @@ def _stages(workers: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
 def _ranks(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for engine in summary["lockstep"]:
         moved = (engine["dispatched_bytes"] + engine["combined_bytes"]) / 1e9
+        name = f"{engine['ranks'][0].rpartition('.')[0]}: " if len(summary["lockstep"]) > 1 else ""
         yield (
             "ranks in step",
-            f"{_count(len(engine['ranks']), 'rank')}, {_count(engine['waves'], 'wave')}, "
+            f"{name}{_count(len(engine['ranks']), 'rank')}, {_count(engine['waves'], 'wave')}, "
             f"{engine['dummies']:,} dummy batches, {_percent(engine['padding_share'])} of the tokens padding; "
             f"{_number(moved)} GB to each rank for its experts",
         )

@@ -224,7 +224,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def __post_init__(self) -> None:
         if (self.bandwidth_gb_s is None) == (self.path is None):
-            raise ValueError("give bandwidth_gb_s, or the path of an ASTRA-sim network file")
+            raise ValueError("give bandwidth_gb_s, or the path of an ASTRA-sim network file, one of the two")
         defaults = {"latency_us": 0.0, "topology": "switch", "workers_per_nic": 1, "inside_gb_s": None}
         for name, default in defaults.items():
             if self.path is not None and getattr(self, name) != default:

@@ -159,7 +159,10 @@ class Cluster:
         if source is None or source is target:
             return
         if self.network is None:
-            raise PolicyError(f"KV cannot be sent from {source.name} to {target.name}: the scenario has no network")
+            raise PolicyError(
+                f"KV cannot be sent from {source.name} to {target.name}: the scenario has no network; "
+                "give it one, such as network: {bandwidth_gb_s: 12.5}"
+            )
         if by is None:
             by, first_layers = self.kv_by, first_layers or self.first_layers
         check_send(by, first_layers, source.model.num_layers)

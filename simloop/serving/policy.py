@@ -254,4 +254,6 @@ def _check_signature(source: PolicySource) -> None:
     try:
         signature.bind(*positional, **params)
     except TypeError as error:
-        raise InputError(f"{source.title} does not fit a {_noun(source.kind)}: {error}") from error
+        plain = inspect.isfunction(target) and not inspect.iscoroutinefunction(target)
+        hint = "; write 'async def'" if plain else ""
+        raise InputError(f"{source.title} does not fit a {_noun(source.kind)}: {error}{hint}") from error

@@ -112,5 +112,7 @@ def drop(worker: Worker, request: Request) -> None:
 
 def _space(worker: Worker) -> SwapSpace:
     if worker.swap is None:
-        raise PolicyError(f"{worker.name} cannot swap: its device {worker.device.name} states no host_link_gb_s")
+        raise PolicyError(
+            f"{worker.name} cannot swap: its device {worker.device.name} states no host_link_gb_s; add it to the card"
+        )
     return worker.swap

@@ -90,6 +90,89 @@ CHANGES = {
     ),
     "SLO without a limit": ("{ttft_s: 15, max_gap_s: 0.3}", "{}", "slo: expected at least one of ttft_s, tpot_s"),
     "negative seed": ("slo:", "seed: -1\nslo:", "seed: found -1, expected a whole number >= 0"),
+    "misspelt moment": ("slo:", "hooks: [{at: first_tokn, call: hand_over}]\nslo:", "did you mean 'first_token'?"),
+    "no moment": ("slo:", "hooks: [{call: hand_over}]\nslo:", "hooks[0]: found none of at, before and after, expected"),
+    "unknown hook": (
+        "slo:",
+        "hooks: [{at: token, call: hand_ovr}]\nslo:",
+        "hooks[0].call: no hook is called 'hand_ovr'",
+    ),
+    "a hook that is a router": (
+        "slo:",
+        "hooks: [{at: token, call: random}]\nslo:",
+        "'random' is for route, not for hook",
+    ),
+    "an operator that there is not": (
+        "slo:",
+        "hooks: [{after: layers.*.oproj, call: delay, params: {us: 1}}]\nslo:",
+        "hooks[0].after: 'layers.*.oproj' fits no operator of llama-3.1-8b; did you mean 'o_proj'?",
+    ),
+    "a layer that there is not": (
+        "slo:",
+        'hooks: [{after: "layers[99]", call: delay, params: {us: 1}}]\nslo:',
+        "fits no layer: llama-3.1-8b has layers 0 to 31",
+    ),
+    "a hook for another group": (
+        "slo:",
+        "hooks: [{at: token, group: gpus, call: hand_over}]\nslo:",
+        "hooks[0].group: no group of workers is called 'gpus'; did you mean 'gpu'?",
+    ),
+    "operators of a closed form": (
+        "device: a100-sxm-80gb",
+        "device: a100-sxm-80gb, timing: {model: tokensim}}]\nhooks: [{after: lm_head, call: delay, params: {us: 1}",
+        "hooks[0].after: timing model TokenSim has iteration_ns alone",
+    ),
+    "network without a bandwidth": (
+        "slo:",
+        "network: {send_kv: layer}\nslo:",
+        "network: give bandwidth_gb_s, or the path",
+    ),
+    "negative preload": (
+        "slo:",
+        "network: {bandwidth_gb_s: 1, preload: -1}\nslo:",
+        "network.preload: found -1, expected a whole number >= 0",
+    ),
+    "network file that is not there": (
+        "{name: gpu, device: a100-sxm-80gb}]",
+        "{name: gpu, count: 2, device: a100-sxm-80gb}]\nnetwork: {path: no.yml}",
+        "no.yml: cannot be read: No such file or directory\n",
+    ),
+    "misspelt signal": (
+        "policies: {",
+        "policies: {signals: {intervals: 1}, ",
+        "policies.signals.intervals: found an unknown key; did you mean 'interval_s'?",
+    ),
+    "no interval": ("policies: {", "policies: {signals: {interval_s: 0}, ", "policies.signals.interval_s: found 0"),
+    "a closed loop of nobody": (
+        "{process: poisson, rate: 8}",
+        "{process: closed_loop, concurrency: 0}",
+        "workload.arrivals.concurrency: found 0, expected a whole number >= 1",
+    ),
+    "more stages than layers": (
+        "{name: gpu",
+        "{engine: {pipeline_parallel_size: 64}, name: gpu",
+        "workers[0]: 32 layers cannot make 64 pipeline stages",
+    ),
+    "experts that there are not": (
+        "{name: gpu",
+        "{engine: {enable_expert_parallel: true}, name: gpu",
+        "enable_expert_parallel: found true, expected false: llama-3.1-8b has no experts",
+    ),
+    "routing without experts": (
+        "{name: gpu",
+        "{timing: {routing: balanced}, name: gpu",
+        "workers[0].timing.routing: says nothing: llama-3.1-8b has no experts",
+    ),
+    "swapping with an engine that does not": (
+        "schedule: vllm",
+        "schedule: {name: vllm, params: {preemption_mode: swap}}",
+        "policies.schedule.params.preemption_mode: found 'swap', expected 'recompute', or 'swap' with 0.6",
+    ),
+    "measurements that are not there": (
+        "{name: gpu",
+        "{timing: {model: profile, path: nowhere}, name: gpu",
+        "nowhere: no such folder of measured kernels",
+    ),
     "an end before the start": ("slo:", "until_s: 0\nslo:", "until_s: found 0, expected a number >= 1e-09"),
 }
 ON_THE_COMMAND_LINE = {
@@ -150,6 +233,21 @@ def test_a_scenario_that_is_not_there(simloop: Command, tmp_path: Path) -> None:
     check(simloop, tmp_path, [tmp_path / "none.yaml"], f"{tmp_path / 'none.yaml'}: there is no such file")
     check(simloop, tmp_path, ["quickstrat"], "bundled scenario; did you mean 'quickstart'?")
     check(simloop, tmp_path, [], "Missing argument 'SCENARIO'")
+
+
+def test_a_trace_without_a_request(simloop: Command, scenario: Callable[..., Path], tmp_path: Path) -> None:
+    arrivals = "arrivals: {process: poisson, rate: 8}, lengths: {input: 100, output: 20}"
+    path = scenario((arrivals, "trace: {path: trace.csv}"), ("requests: 40, ", ""))
+    (tmp_path / "trace.csv").write_text("arrival_s,input_tokens,output_tokens\n", encoding="utf-8")
+    check(simloop, tmp_path, [path, "--out", tmp_path / "out"], "trace.csv: no request in it, expected at least one")
+    (tmp_path / "trace.csv").write_text("", encoding="utf-8")
+    check(simloop, tmp_path, [path, "--out", tmp_path / "out"], "trace.csv: the file is empty, expected a trace")
+
+
+def test_a_hook_that_is_not_async(simloop: Command, scenario: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def hook(moment):\n    pass\n", encoding="utf-8")
+    path = scenario(("slo:", "hooks: [{at: token, call: mine.py}]\nslo:"))
+    check(simloop, tmp_path, [path, "--out", tmp_path / "out"], "'moment'; write 'async def'")
 
 
 def test_a_row_of_a_trace_that_is_found_while_the_run_goes_on(

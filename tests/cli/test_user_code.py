@@ -136,3 +136,19 @@ def test_a_loop_in_which_time_stands_still_is_named(with_mine: Command, place: s
     assert (status, stdout) == (1, "")
     assert "the clock does not move" in stderr
     assert re.search(r"mine\.py:1[89] in Counting\.count", stderr), stderr
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_one_line_each(simloop: Command, scenario: Write, tmp_path: Path) -> None:
+    code = """import warnings
+from simloop.hardware.profile import DomainWarning
+warnings.warn("tokens 9 is beyond the measured 8", DomainWarning)
+warnings.warn("mine", UserWarning)
+async def route(request, cluster):
+    return cluster.workers[0]
+"""
+    (tmp_path / "warns.py").write_text(code, encoding="utf-8")
+    status, _, stderr = simloop("run", scenario(("route: least_loaded", "route: warns.py:route")), "-q")
+    first, second = dict.fromkeys(stderr.splitlines())
+    assert (status, first) == (0, "warning: tokens 9 is beyond the measured 8")
+    assert second.endswith("warns.py:4: UserWarning: mine")

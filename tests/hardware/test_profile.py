@@ -192,6 +192,23 @@ def test_stages_are_parts_of_the_whole(folder: Path, timing: ProfileTiming, shap
         ProfileTiming(folder, timing.model, pp=3)
 
 
+def test_profiles_of_another_model_are_refused(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path)
+    (folder / "meta.yaml").write_text("model: Qwen/Qwen3-32B\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"the profiles are of Qwen/Qwen3-32B, whose layers have other sizes"):
+        ProfileTiming(folder, MODEL)
+    for name in ("meta-llama/Llama-3.1-8B", "somebody/my-own"):  # the same; one that nobody here knows
+        (folder / "meta.yaml").write_text(f"model: {name}\n", encoding="utf-8")
+        ProfileTiming(folder, MODEL)
+
+
+def test_layers_by_pytorch_are_no_profiles_of_an_engine(tmp_path: Path) -> None:
+    (tmp_path / "tp1").mkdir()
+    write_csv(tmp_path / "tp1" / "layers.csv", "layer_name,input,tp_size,latency(ns)", [("o_proj", 1, 1, 5.0)])
+    with pytest.raises(InputError, match="has layers by PyTorch: give model: kernels"):
+        ProfileTiming(tmp_path, MODEL)
+
+
 def test_experts_are_looked_up_by_tokens_and_activated_experts(tmp_path: Path) -> None:
     folder, model = write_bundle(tmp_path / "b"), load_model("qwen3-30b-a3b")  # 128 experts, 8 a token, 48 blocks
     with pytest.raises(InputError, match="the model has experts, the profiles have none"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 import simloop
@@ -39,8 +41,12 @@ def test_what_decodes_on_mixed_devices_ranks_by_bandwidth() -> None:
     assert aim < a100 < quarter < 1.1 * a100 < v100  # decoding wants bandwidth, of which the quarter A100 has all
 
 
-def test_the_cluster_of_figure_2_reads_here_and_generates_there() -> None:
-    result = simloop.simulate("tokensim-figure-2", overrides=FEW)
+FIGURE_3 = ["policies.route=tokensim_figure_3", "policies.schedule=tokensim_figure_3", "hooks=[]"]
+
+
+@pytest.mark.parametrize("changes", [[], FIGURE_3], ids=["its functions", "figure 3's schedulers"])
+def test_the_cluster_of_figure_2_reads_here_and_generates_there(changes: list[str]) -> None:
+    result = simloop.simulate("tokensim-figure-2", overrides=[*FEW, *changes])
     assert result.summary()["completed"] == 150
     samples = result.records.samples()
     read = {worker: max(samples["prompt"][samples["worker"] == worker]) for worker in range(8)}
@@ -48,6 +54,22 @@ def test_the_cluster_of_figure_2_reads_here_and_generates_there() -> None:
     assert min(read[0], read[1]) > 5000
     assert min(made[worker] for worker in range(2, 8)) > 500
     assert made[0] + made[1] == 150  # a first token each
+
+
+def test_the_functions_of_figure_2_are_called(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="tokensim")
+    simloop.simulate("tokensim-figure-2", requests=20)
+    said = Counter(message.split()[-1 if "request" in message else 1] for message in caplog.messages)
+    assert (said["arrives"], said["ends"]) == (20, 20)
+    assert said["layers.0.o_proj"] == said["layers.31.o_proj"] > 0
+
+
+def test_vllm_06_makes_room_for_the_kv_that_was_sent() -> None:
+    """What came with a request needs blocks too, not just the token that is computed."""
+    little = [*FEW, "workers[1].engine.num_gpu_blocks_override=300", "workload.arrivals.rate=24"]
+    summary = simloop.simulate("tokensim-figure-2", overrides=little).summary()
+    assert summary["completed"] == 150
+    assert summary["swaps"] == summary["preemptions"] > 0
 
 
 def test_eight_decoders_behind_one_card_show_in_ttft_and_tpot() -> None:

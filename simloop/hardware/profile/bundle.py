@@ -157,6 +157,8 @@ def _tables_folder(root: Path, tp: int) -> Path:
     if not root.is_dir():
         raise InputError("no such folder of measured kernels", file=root)
     if (folder := root / f"tp{tp}").is_dir():
+        if has_table(folder, "layers") is not None:
+            raise InputError("has layers by PyTorch: give model: kernels, or an engine's layers", file=folder)
         return folder
     if has_table(root, "dense") is not None:
         return root

@@ -30,6 +30,8 @@ from simloop.model import (
     Plan,
     Routing,
     Stage,
+    load_model,
+    model_names,
     shard,
 )
 
@@ -113,6 +115,7 @@ class ProfileTiming:
         self._ep, self._dp, self._routing = ep, dp, routing
         self.overheads = overheads or Overheads()
         self._has_floor = self.overheads.floor_ns(1) > 0
+        _check_model(self.bundle, model)
         _check(self.bundle, tp, ep, dp, all_reduce, self._experts)
         grid = self.bundle.attention
         self._last = grid.chunks[-1], grid.last_history, grid.decodes[-1], grid.last_context
@@ -391,6 +394,21 @@ def _check(bundle: Bundle, tp: int, ep: int, dp: int, all_reduce: AllReduce | No
         raise InputError(
             f"{has} have experts, {lacks} have none".replace("model have", "model has"), file=bundle.folder
         )
+
+
+def _check_model(bundle: Bundle, model: Model) -> None:
+    """Stop where ``meta.yaml`` names a bundled model whose layers have other sizes; how many layers is no matter."""
+    measured = str(bundle.meta.get("model", ""))
+    name = measured.rpartition("/")[2].lower()
+    if name in model_names() and _sizes(load_model(name)) != _sizes(model):
+        raise InputError(
+            f"the profiles are of {measured}, whose layers have other sizes than those of {model.name}",
+            file=bundle.folder,
+        )
+
+
+def _sizes(model: Model) -> tuple[int, ...]:
+    return model.hidden_size, model.num_heads, model.num_kv_heads, model.head_dim, model.intermediate_size
 
 
 def _tail(model: Model, tp: int, grid: AttentionGrid, device: Device | None) -> Tail | None:
