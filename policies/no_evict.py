@@ -21,8 +21,8 @@ async def schedule(worker: Worker) -> Batch:
     budget = worker.engine.max_num_batched_tokens
     batch.add_decodes()
     for request in worker.prefilling:
-        if batch.num_tokens < budget:
-            batch.add_prefill(request, min(request.to_prefill, budget - batch.num_tokens))
+        if tokens := min(request.to_prefill, budget - batch.num_tokens):
+            batch.add_prefill(request, tokens)
     while worker.waiting and len(worker.running) < worker.engine.max_num_seqs and batch.num_tokens < budget:
         request = worker.waiting[0]
         longest = request.total_tokens - 1  # the last token is never read

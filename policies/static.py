@@ -38,16 +38,18 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
         """Return the next iteration of a worker."""
         if not worker.running:
             await self.collect(worker)
-            return self.start(worker)
+            return worker.batch() if worker.running else self.start(worker)
         batch = worker.batch()
         batch.add_decodes()
+        if len(worker.decoding) > self.slots:  # who was handed back has come back, and nobody else is left
+            self.slots, self.longest, self.steps = len(worker.decoding), batch.decode_context_max, -1
         self.steps += 1
         batch.pad_decodes(self.slots, self.longest + self.steps)
         return batch
 
     async def collect(self, worker: Worker) -> None:
         """Wait until the batch is full, or its first request has waited long enough."""
-        while len(worker.waiting) < worker.engine.max_num_seqs:
+        while len(worker.waiting) < worker.engine.max_num_seqs and not worker.running:
             deadline = worker.waiting[0].arrival_ns / 1e9 + self.batch_delay_s if worker.waiting else math.inf
             if deadline <= now():
                 return

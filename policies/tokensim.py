@@ -68,7 +68,8 @@ def swap(worker: Worker) -> None:
     """Swap out and in until everybody who decodes has a free block, or would need none."""
     kv, cohort, swapped_out = worker.kv, worker.decoding, False
     while cohort and kv.free <= cohort.blocks_needed:
-        last = max((request for request in worker.running if request.phase is Phase.DECODING), key=arrival)
+        at_hand = (r for r in worker.running if r.phase is Phase.DECODING and not r.in_flight)
+        last = max(at_hand, key=arrival)
         if kv.free == cohort.blocks_needed and last.computed % kv.block_size == 0:
             break  # it needs the block that it wants
         worker.swap_out(last)

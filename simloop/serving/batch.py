@@ -51,12 +51,6 @@ class Batch:
     _single_contexts: list[int] | None = None
 
     @property
-    def _turn(self) -> int:
-        """Iterations that began before this one."""
-        stages = self.worker.stages
-        return self.worker.iterations + (stages.in_flight if stages is not None else 0)
-
-    @property
     def decode_context_min(self) -> int:
         """Tokens that the decoding request with the shortest context attends to, with its new one."""
         if self._padded_to is None and self._single_contexts is None:
@@ -80,9 +74,15 @@ class Batch:
 
     @property
     def shared_context(self) -> int:
-        """Tokens among these that another running request attends to as well, not counting one of them."""
-        cache = self.worker.kv.cache
-        return 0 if cache is None or self._padded_to is not None else cache.shared * self.worker.kv.block_size
+        """Tokens among these that another running request attends to as well, not counting one of them.
+
+        With pipeline stages a micro-batch gets its share of what all have in common.
+        """
+        cache, cohorts = self.worker.kv.cache, self.worker.cohorts
+        if cache is None or self._padded_to is not None:
+            return 0
+        shared = cache.shared * self.worker.kv.block_size
+        return shared if len(cohorts) == 1 else shared * len(self.cohort) // max(1, sum(map(len, cohorts)))
 
     def add_decodes(self) -> None:
         """Give everybody in ``worker.decoding`` one token, and the KV blocks this takes.
@@ -103,7 +103,7 @@ class Batch:
         cohort.scheduled = self
         if cohort._hashed:
             for request in cohort.filling:
-                self.worker.kv.fill(request, request.computed + 1, self._turn)
+                self.worker.kv.fill(request, request.computed + 1, self.worker.turn)
         self.num_decodes += size
         self.decode_context += cohort._context_base + size * cohort.step + size
         self.num_tokens += size
@@ -129,7 +129,7 @@ class Batch:
         if missing > 0:
             self.worker.kv.take(missing)
             request._blocks += missing
-        self.worker.kv.fill(request, cached + tokens, self._turn)
+        self.worker.kv.fill(request, cached + tokens, self.worker.turn)
         self.prefills.append((request, tokens))
         if tokens > 1:
             self.chunks.append((tokens, cached))

@@ -35,8 +35,6 @@ __all__ = ["Cluster", "ControlPolicy", "RoutePolicy"]
 RoutePolicy = Callable[[Request, "Cluster"], Awaitable[Worker]]
 ControlPolicy = Callable[["Cluster"], Awaitable[None]]
 
-_ROUTING_MOMENTS = ("arrival", "handed_back", "routed", "rejected")
-
 
 @attrs.define(eq=False, repr=False)
 class Cluster:
@@ -392,8 +390,8 @@ class Cluster:
 
     def _start(self, request: Request) -> None:
         hooked = self.hooks.by_moment
-        hooked_now = any(hooked[moment] for moment in _ROUTING_MOMENTS)
-        if self._inline and not hooked_now and request._departure is None:
+        told = hooked["arrival"] or hooked["handed_back"] or hooked["routed"] or hooked["rejected"]
+        if self._inline and not told and request._departure is None:
             try:
                 self.route(request, self).__await__().send(None)
             except StopIteration as done:
@@ -447,7 +445,8 @@ class Cluster:
             enqueue(worker, request)
         else:
             request.worker = worker
-            self._give_up(request, reason, Status.FAILED if cancelled else Status.REJECTED)
+            begun = cancelled or request.generated
+            self._give_up(request, reason, Status.FAILED if begun else Status.REJECTED)
         return reason is None
 
     def _give_up(self, request: Request, reason: str, status: Status = Status.FAILED) -> None:

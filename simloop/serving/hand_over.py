@@ -74,7 +74,7 @@ def take_back(worker: Worker, request: Request) -> None:
     """Go on with a request that was handed back here and routed here again; its KV blocks never left."""
     del worker.leaving[request]
     worker.running[request] = None
-    if request.to_prefill > 1:
+    if request.to_prefill > 1 or not request.generated:  # who decodes has one token that is not read
         request.phase = Phase.PREFILLING
         worker.prefilling[request] = None
     else:

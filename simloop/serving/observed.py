@@ -104,7 +104,7 @@ class ObservedWorker:
 
     @property
     def waiting(self) -> Seen:
-        """Requests in its queue, and those that the router has sent since if it counts its own."""
+        """Requests in its queue or swapped out, and those that the router has sent since if it counts its own."""
         seen = self.seen
         return Seen(seen.waiting + len(self._own), seen.requests and (*seen.requests[0], *self._own))
 

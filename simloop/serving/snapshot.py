@@ -92,7 +92,7 @@ class Snapshot(NamedTuple):
     Attributes:
         time_ns: When it was asked.
         known: How many of the requests that the router ever sent it had received.
-        waiting: Requests in its queue.
+        waiting: Requests in its queue, or swapped out.
         running: Requests admitted and not done.
         prefilling: Those of them whose prompt was not all read.
         decoding: Those of them that decoded.
@@ -134,15 +134,15 @@ class Snapshot(NamedTuple):
             sent: Requests that the router has sent it so far.
             requests: Whether it tells of the requests themselves.
         """
-        cohort, cache = worker.decoding, worker.kv.cache
+        cohorts, cache = worker.cohorts, worker.kv.cache
         return cls(
             now_ns(),
             sent - len(worker.arriving),
-            len(worker.waiting) + len(worker.inbox),
+            len(worker.waiting) + len(worker.inbox) + len(worker.swapped),
             len(worker.running),
             len(worker.prefilling),
-            cohort.size,
-            cohort.context,
+            sum(map(len, cohorts)),
+            sum(cohort.context for cohort in cohorts),
             worker.kv.used,
             0 if cache is None else cache.queries,
             0 if cache is None else cache.hits,
@@ -156,7 +156,7 @@ class Snapshot(NamedTuple):
 
 
 def _requests(worker: Worker) -> tuple[Sequence[SeenRequest], Sequence[SeenRequest], Sequence[SeenRequest]]:
-    waiting, running, prefilling = (*worker.waiting, *worker.inbox), worker.running, worker.prefilling
+    waiting, running, prefilling = (*worker.waiting, *worker.inbox, *worker.swapped), worker.running, worker.prefilling
     return (
         tuple(map(SeenRequest.of, waiting)),
         tuple(map(SeenRequest.of, running)),

@@ -81,7 +81,7 @@ def swap_out(worker: Worker, request: Request) -> None:
     request.preemptions += 1
     request.swaps += 1
     worker.preemptions += 1
-    worker.warm_up_ns += space.copy_ns(blocks, worker.iterations, back=False)
+    worker.warm_up_ns += space.copy_ns(blocks, worker.turn, back=False)
     worker.wake.set()
     worker.news.add("preempted", request)
 
@@ -100,7 +100,7 @@ def swap_in(worker: Worker, request: Request) -> None:
     worker.running[request] = None
     join(worker, request, worker.decoding)
     worker.news.add("resumed", request)
-    worker.warm_up_ns += space.copy_ns(blocks, worker.iterations, back=True)
+    worker.warm_up_ns += space.copy_ns(blocks, worker.turn, back=True)
 
 
 def drop(worker: Worker, request: Request) -> None:

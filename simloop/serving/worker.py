@@ -238,6 +238,11 @@ class Worker:
         waiting = len(self.waiting) + len(self.inbox) + len(self.arriving)
         return waiting + len(self.running) + len(self.swapped) + len(self.coming)
 
+    @property
+    def turn(self) -> int:
+        """Iterations that have begun: the number of the one that is being scheduled."""
+        return self.iterations + (self.stages.in_flight if self.stages is not None else 0)
+
     def load_changed(self) -> None:
         """Tell the indices that find the least loaded worker."""
         for index in self.loads:

@@ -15,7 +15,7 @@ import simloop
 from simloop.errors import InputError
 from simloop.hardware import IterationShape
 from simloop.network import switch
-from simloop.serving import Cluster, Engine, Request, Status, load_policy, policy_info, policy_names
+from simloop.serving import Cluster, Engine, Moment, Request, Status, load_policy, policy_info, policy_names
 from simloop.workload import Arrival
 from tests.serving.world import ArbitraryPrice, Keep, make_cluster, price_ns, token_times
 
@@ -200,6 +200,23 @@ def test_sarathi_gives_everybody_a_token_whatever_the_budget() -> None:
     requests = serve(make_cluster(schedule="sarathi", params={"budget": 2}, timing=timing), [Arrival(0, 1, 40)] * 5)
     assert max(decodes for _, decodes in timing.seen) >= 2
     assert all(request.status is Status.FINISHED for request in requests)
+
+
+def test_static_goes_on_with_who_was_handed_back_and_came_back() -> None:
+    """Its worker has nobody meanwhile, and waits for a batch; another's pads are no measure for who comes back."""
+
+    async def linger(moment: Moment) -> None:
+        await simloop.sleep(1e-3)
+
+    async def hand_back(moment: Moment) -> None:
+        if moment.request.generated == 3 and moment.worker is not None:
+            moment.worker.hand_back(moment.request)
+
+    cluster = make_cluster(schedule="static", engine=Engine(max_num_seqs=6))
+    cluster.hook("handed_back", linger)
+    cluster.hook("token", hand_back)
+    requests = serve(cluster, [Arrival(0, 23, 21)] * 2)
+    assert [request.generated for request in requests] == [21, 21]
 
 
 def test_fastertransformer_admits_nobody_before_the_batch_is_done() -> None:

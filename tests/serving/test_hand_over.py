@@ -90,6 +90,31 @@ def once_back(inner: SchedulePolicy) -> SchedulePolicy:
     return schedule
 
 
+def test_a_prompt_with_one_token_left_comes_back_and_is_read_to_its_end() -> None:
+    cluster = make_cluster(engine=Engine(max_num_batched_tokens=16))
+    vllm, back = cluster.workers[0].schedule, list[Request]()
+
+    async def schedule(worker: Worker) -> Batch | None:
+        if worker.prefilling and not back:
+            back.extend(worker.running)
+            worker.hand_back(back[0])
+        return await vllm(worker)
+
+    cluster.workers[0].schedule = schedule
+    (request,) = serve(cluster, [(0, 17, 3)])
+    assert back == [request]
+    assert request.first_token_ns == token_times(cluster)[0][0] > 0
+    assert cluster.workers[0].prefilled == 17
+
+
+def test_a_request_with_tokens_that_fits_nowhere_has_failed() -> None:
+    cluster = disaggregated()
+    cluster.workers[1].max_model_len = 50
+    (request,) = serve(cluster, [(0, 100, 5)])
+    assert (request.status, request.generated) == (Status.FAILED, 1)
+    assert request.reason == "longer than max_model_len (50 tokens)"
+
+
 def test_aborting_a_request_that_has_just_come_back() -> None:
     async def back_and_gone(request: Request, cluster: Cluster) -> Worker:
         if request.generated:

@@ -8,9 +8,11 @@ import pytest
 
 import simloop
 from simloop.errors import InputError, PolicyError
+from simloop.hardware import IterationShape
 from simloop.metrics import check_conservation
-from simloop.serving import Batch, Engine, Worker
-from tests.serving.world import make_cluster, price_ns, serve, stage_send_ns, stage_work_ns, token_times
+from simloop.serving import Batch, Engine, Phase, Stages, SwapSpace, Worker
+from simloop.serving.snapshot import Snapshot
+from tests.serving.world import StagePrice, make_cluster, price_ns, serve, stage_send_ns, stage_work_ns, token_times
 
 WORKER = {"device": "a100-sxm-80gb", "engine": {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}}
 MIXTURE = {"device": "h100-sxm-80gb", "engine": {"pipeline_parallel_size": 2, "data_parallel_size": 2}}
@@ -64,6 +66,78 @@ def test_a_stage_is_never_busier_than_its_worker() -> None:
     assert worker.stages is not None
     assert all(0 < busy <= worker.busy_ns for busy in worker.stages.busy_ns)
     assert worker.stages.in_flight == 0
+
+
+@pytest.mark.parametrize("policy", ["no_evict", "tokensim"])
+def test_policies_leave_alone_what_is_under_way(policy: str) -> None:
+    """Prompts whose last part is under way, and decodes of another micro-batch where memory is short."""
+    engine = Engine(max_num_seqs=5, max_num_batched_tokens=9, block_size=4)
+    requests = serve(
+        make_cluster(schedule=policy, stages=2, blocks=14, engine=engine), [(i * 20_000, 20, 12) for i in range(6)]
+    )
+    assert [request.generated for request in requests] == [12] * 6
+
+
+def test_copies_before_one_micro_batch_share_the_latency_of_their_link() -> None:
+    cluster = make_cluster(stages=2, engine=Engine(max_num_batched_tokens=20))
+    worker = cluster.workers[0]
+    worker.swap, vllm = SwapSpace(100, 1000, 1.0, latency_ns=500), worker.schedule
+    copies_ns: list[int] = []
+
+    async def schedule(worker: Worker) -> Batch | None:
+        decoding = [request for request in worker.running if request.phase is Phase.DECODING and not request.in_flight]
+        if not copies_ns and worker.decoding:
+            worker.swap_out(decoding[0])  # the first one's micro-batch is left to the other one
+            copies_ns.append(worker.warm_up_ns)
+            return None
+        if len(copies_ns) in (1, 2) and decoding and decoding[0].swaps == 0:
+            before_ns = worker.warm_up_ns
+            worker.swap_out(decoding[0])
+            copies_ns.append(worker.warm_up_ns - before_ns)
+            worker.swap_in(decoding[0])
+        elif worker.swapped and not worker.decoding:
+            worker.swap_in(next(iter(worker.swapped)))
+            copies_ns.append(worker.warm_up_ns)
+        return await vllm(worker)
+
+    worker.schedule = schedule
+    serve(cluster, [(0, 16, 4), (0, 16, 4)])
+    assert copies_ns == [1500, 1000, 1500]  # the first two are before one iteration, the third before the next
+
+
+def test_a_micro_batch_has_its_share_of_what_all_have_in_common() -> None:
+    shares: list[tuple[int, int]] = []
+
+    class Price(StagePrice):
+        def iteration_ns(self, shape: IterationShape) -> int:
+            shares.append((shape.num_decodes, shape.shared_context))
+            return super().iteration_ns(shape)
+
+    cluster = make_cluster(engine=Engine(max_num_batched_tokens=32, max_num_seqs=8))
+    Stages.of(cluster.workers[0], Price(), 2)
+    serve(cluster, [(i, 40, 30) for i in range(4)], [(1, 2)] * 4)
+    assert set(shares[-20:]) == {(1, 96 // 4), (3, 96 * 3 // 4)}  # four have 32 tokens in common: 96 but for one
+
+
+def test_a_router_hears_of_all_micro_batches_and_of_who_is_swapped_out() -> None:
+    cluster = make_cluster(stages=2, engine=Engine(max_num_batched_tokens=32))
+    worker, seen = cluster.workers[0], list[tuple[int, int]]()
+    vllm = worker.schedule
+
+    async def schedule(worker: Worker) -> Batch | None:
+        snapshot = Snapshot.of(worker, 2, requests=True)
+        seen.append((snapshot.decoding, snapshot.decode_context))
+        assert snapshot.decoding == sum(request.phase is Phase.DECODING for request in worker.running)
+        if snapshot.decoding == 2 and not worker.swapped:
+            worker.swap_out(next(request for request in worker.running if not request.in_flight))
+            snapshot = Snapshot.of(worker, 2, requests=True)
+            assert (snapshot.waiting, snapshot.running) == (1, 1)
+            worker.swap_in(next(iter(worker.swapped)))
+        return await vllm(worker)
+
+    worker.schedule = schedule
+    serve(cluster, [(0, 30, 9), (0, 30, 9)])
+    assert max(seen)[0] == 2
 
 
 def test_work_under_way_cannot_be_taken_away() -> None:
