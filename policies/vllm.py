@@ -105,9 +105,8 @@ def room_in_last(worker: Worker) -> int:
 def next_chunks(worker: Worker) -> dict[Request, int]:
     """Return how many prompt tokens each partly read prompt gets, in order of admission."""
     budget = worker.engine.max_num_batched_tokens - len(worker.decoding)
-    wanted = {
-        request: min(request.to_prefill, threshold(worker)) for request in worker.prefilling if request.to_prefill
-    }
+    most = threshold(worker)
+    wanted = {request: min(left, most) for request in worker.prefilling if (left := request.to_prefill)}
     if sum(wanted.values()) <= budget:
         return wanted
     last = next(reversed(worker.running))
