@@ -72,7 +72,7 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
             tokens = request.to_prefill
             if batch.prefills and batch.num_tokens + tokens > engine.max_num_batched_tokens:
                 break
-            if kv.blocks_for(tokens) > kv.free - (spare if worker.running else 0):
+            if kv.blocks_for(request.computed + tokens) > kv.free - (spare if worker.running else 0):
                 break
             worker.admit(request)
             batch.add_prefill(request, request.to_prefill)
