@@ -328,6 +328,7 @@ def check_over(world: World) -> None:
     assert cluster.hooks.pending == 0
     for worker in cluster.workers:
         assert worker.load == 0
+        assert worker.loads == () or cluster.least_loaded().load == 0
         queues = (worker.waiting, worker.inbox, worker.arriving, worker.running, worker.prefilling, worker.paused)
         assert not any(queues)
         assert not any((worker.leaving, worker.swapped, worker.coming, worker.incoming, worker.departing))
