@@ -137,8 +137,6 @@ def close_books(worker: Worker) -> list[Request]:
     for request in list(worker.running):
         if request.phase is Phase.DECODING:
             leave(worker, request)
-        elif request._segment_ns >= 0:
-            _close_segment(worker, request, worker.decoding)
     return [*worker.running, *worker.swapped, *worker.waiting, *worker.inbox, *worker.arriving]
 
 
