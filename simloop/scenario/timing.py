@@ -13,10 +13,10 @@ from simloop.hardware import (
     TimingModel,
     TokenSim,
     memory_plan,
+    profile,
     serving_dtype,
     tokensim_memory,
 )
-from simloop.hardware.profile import KernelTiming, ProfileTiming
 from simloop.model import Balanced, Experts, Model, Plan, RandomRouting, Recorded, Routing
 from simloop.scenario.structs import RecordedRouting, WorkerGroup
 
@@ -99,7 +99,7 @@ def _stage_timing(
             model, device, peak_tflops=timing.peak_tflops, memory_bandwidth_tb_s=timing.memory_bandwidth_tb_s
         )
     if timing.model == "kernels":
-        return KernelTiming(
+        return profile.KernelTiming(
             timing.path or "",
             model,
             device,
@@ -110,7 +110,7 @@ def _stage_timing(
             overheads=overheads,
             strict=timing.strict,
         )
-    return ProfileTiming(
+    return profile.ProfileTiming(
         timing.path or "",
         model,
         tp=plan.tensor_parallel,

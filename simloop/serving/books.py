@@ -102,7 +102,7 @@ def end(worker: Worker, request: Request, status: Status, end_ns: int, reason: s
     request.reason = reason
     request.phase = Phase.DONE
     request.finish_ns = end_ns
-    worker.load_changed()
+    worker.load_changed(-1)
     worker.news.add("finished" if status is Status.FINISHED else "failed", request, end_ns)
     if worker.on_end is not None:
         worker.on_end(request)
@@ -137,8 +137,6 @@ def close_books(worker: Worker) -> list[Request]:
     for request in list(worker.running):
         if request.phase is Phase.DECODING:
             leave(worker, request)
-        elif request._segment_ns >= 0:
-            _close_segment(worker, request, worker.decoding)
     return [*worker.running, *worker.swapped, *worker.waiting, *worker.inbox, *worker.arriving]
 
 
@@ -153,5 +151,5 @@ def _depart(worker: Worker, request: Request, cohort: Cohort, departure: Departu
     del worker.running[request]
     worker.leaving[request] = None
     request.phase = Phase.ROUTING
-    worker.load_changed()
+    worker.load_changed(-1)
     departure.over.set()

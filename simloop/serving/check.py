@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from simloop.errors import SimulationError
@@ -37,6 +38,7 @@ def check_worker(worker: Worker, batch: Batch) -> None:
             sum(request.phase is Phase.PREFILLING for request in worker.running),
             len(worker.prefilling),
         ),
+        "requests held": (sum(map(len, _places(worker))), worker.load),
         "requests in two places": (len(set(worker.running) & set(worker.waiting)), 0),
         "tokens stored but not paid with blocks": (sum(_unpaid(worker, batch)), 0),
         "KV blocks in host memory": (
@@ -51,6 +53,10 @@ def check_worker(worker: Worker, batch: Batch) -> None:
     for what, (walked, booked) in found.items():
         if walked != booked:
             raise SimulationError(f"invariant broken on {worker.name}: {what}: {walked} counted, {booked} booked")
+
+
+def _places(worker: Worker) -> tuple[Collection[Request], ...]:
+    return worker.waiting, worker.inbox, worker.arriving, worker.running, worker.swapped, worker.coming
 
 
 def _extremes(decoding: list[Request]) -> tuple[int, int]:

@@ -445,7 +445,7 @@ class Cluster:
             enqueue(worker, request)
         else:
             request.worker = worker
-            begun = cancelled or request.generated
+            begun = cancelled or request.scheduled_ns >= 0
             self._give_up(request, reason, Status.FAILED if begun else Status.REJECTED)
         return reason is None
 

@@ -38,7 +38,7 @@ def hand_back(worker: Worker, request: Request) -> None:
         worker._stop(request, "handed back")
         request.phase = Phase.ROUTING
         worker.leaving[request] = None
-        worker.load_changed()
+        worker.load_changed(-1)
     forget_kv(worker, request)
     if worker.on_hand_back is not None:
         worker.on_hand_back(request)
@@ -82,7 +82,7 @@ def take_back(worker: Worker, request: Request) -> None:
         worker._returned.append(request)
     worker.news.add("resumed", request)
     worker.wake.set()
-    worker.load_changed()
+    worker.load_changed(1)
 
 
 def go_on(worker: Worker) -> None:

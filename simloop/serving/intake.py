@@ -18,13 +18,13 @@ def enqueue(worker: Worker, request: Request) -> None:
     """Put a request at the end of the queue, or on its way there."""
     request.worker = worker
     request.phase = Phase.WAITING
-    worker.coming.pop(request, None)
+    counted = worker.coming.pop(request, 0) is None
     if worker.request_ns:
         worker.arriving.append(request)
         asyncio.get_running_loop().call_later(worker.request_ns / 1e9, _arrive, worker, request)
     else:
         _receive(worker, request)
-    worker.load_changed()
+    worker.load_changed(1 - counted)
 
 
 def _arrive(worker: Worker, request: Request) -> None:

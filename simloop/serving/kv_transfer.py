@@ -129,14 +129,14 @@ def check_send(by: str, first_layers: int | None, num_layers: int) -> None:
 def expect(worker: Worker, request: Request) -> None:
     """Count a request whose keys and values are sent here."""
     worker.coming[request] = None
-    worker.load_changed()
+    worker.load_changed(1)
 
 
 def forget_kv(worker: Worker, request: Request) -> None:
     """Give a request's place in the preload buffer to the next one: it is not needed any more."""
     worker.incoming.pop(request, None)
     if worker.coming.pop(request, 0) is None:
-        worker.load_changed()
+        worker.load_changed(-1)
     if worker.preload is not None:
         worker.preload.release(request)
 

@@ -10,7 +10,8 @@ __all__ = ["LoadIndex"]
 
 
 class _Loaded(Protocol):
-    index: int
+    @property
+    def index(self) -> int: ...
 
     @property
     def load(self) -> int: ...

@@ -53,6 +53,8 @@ class Signals:
         async def routed(request: Request, cluster: Cluster) -> Worker:
             seen = await route(request, self.view(cluster))
             worker: Worker = seen.take(request) if isinstance(seen, ObservedWorker) else seen
+            if request.kv_at is seen:  # the policy has its own way to send the keys and values
+                request.kv_at = worker
             return worker  # whatever it is: the cluster says what is wrong with it
 
         return routed

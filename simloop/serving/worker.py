@@ -73,6 +73,7 @@ class Worker:
         coming: Requests whose keys and values are on their way here.
         incoming: Requests that were given to this worker although not all of their layers have arrived.
         preload: How many requests may be sent here at once; None is any number.
+        load: Requests it holds: waiting, running and swapped out, and those whose keys and values are on their way.
         admissions: How often a request was admitted.
         iterations: Iterations done.
         generated: Output tokens made.
@@ -125,6 +126,7 @@ class Worker:
     decoding: Cohort = attrs.field(init=False)
     cohorts: list[Cohort] = attrs.field(init=False)
     max_model_len: int = attrs.field(init=False)
+    load: int = 0
     admissions: int = 0
     iterations: int = 0
     generated: int = 0
@@ -233,18 +235,13 @@ class Worker:
     # -- what a router calls -----------------------------------------------------------------------------------
 
     @property
-    def load(self) -> int:
-        """Requests it holds: waiting, running and swapped out, and those whose keys and values are on their way."""
-        waiting = len(self.waiting) + len(self.inbox) + len(self.arriving)
-        return waiting + len(self.running) + len(self.swapped) + len(self.coming)
-
-    @property
     def turn(self) -> int:
         """Iterations that have begun: the number of the one that is being scheduled."""
         return self.iterations + (self.stages.in_flight if self.stages is not None else 0)
 
-    def load_changed(self) -> None:
-        """Tell the indices that find the least loaded worker."""
+    def load_changed(self, by: int) -> None:
+        """Count more or fewer requests, and tell the indices that find the least loaded worker."""
+        self.load += by
         for index in self.loads:
             index.changed(self)
 

@@ -107,6 +107,15 @@ def test_a_prompt_with_one_token_left_comes_back_and_is_read_to_its_end() -> Non
     assert cluster.workers[0].prefilled == 17
 
 
+def test_vllm_06_waits_for_room_for_the_kv_that_was_sent() -> None:
+    cluster = disaggregated(workers=3, prefill=2, blocks=12)
+    for worker in cluster.workers:
+        worker.schedule = load_policy("vllm", "schedule", params={"version": "0.6"}).make()
+    cluster.hook("first_token", load_policy("hand_over", "hook").make(), group="prefill")
+    requests = serve(cluster, [(0, 100, 20), (0, 100, 20)])
+    assert [request.generated for request in requests] == [20, 20]
+
+
 def test_a_request_with_tokens_that_fits_nowhere_has_failed() -> None:
     cluster = disaggregated()
     cluster.workers[1].max_model_len = 50

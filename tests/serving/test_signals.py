@@ -180,7 +180,7 @@ def test_bundled_routers_work_as_they_are(name: str) -> None:
         assert sum(run(requests=False)) >= 40
 
 
-@pytest.mark.parametrize("name", ["disaggregated", "splitwise"])
+@pytest.mark.parametrize("name", ["disaggregated", "splitwise", "tokensim_pools"])
 def test_disaggregation_through_signals(name: str) -> None:
     groups = ("prefill", "decode", *(["mixed"] if name == "splitwise" else []))
     scenario = {

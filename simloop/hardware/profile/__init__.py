@@ -1,13 +1,21 @@
-"""Timing from measured kernels: layer profiles of a model, or tables of kernels by shape."""
+"""Timing from measured kernels: layer profiles of a model, or tables of kernels by shape.
 
-from simloop.hardware.profile.bundle import Bundle, load_bundle
+What reads the files is imported when it is first asked for: a run without measured kernels starts faster.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from simloop.hardware.profile.collectives import AllReduce, MeasuredAllReduce, RingLink, read_all_reduce
-from simloop.hardware.profile.domain import DomainWarning
-from simloop.hardware.profile.kernel_timing import KernelTiming
-from simloop.hardware.profile.kernels import KernelTables
-from simloop.hardware.profile.layers import load_layers, load_tables, read_mlp
 from simloop.hardware.profile.overheads import VLLM_0_6, VLLM_0_15, VLLM_0_19, Overheads
-from simloop.hardware.profile.timing import MeasuredTime, ProfileTiming
+
+if TYPE_CHECKING:
+    from simloop.hardware.profile.bundle import Bundle, load_bundle
+    from simloop.hardware.profile.domain import DomainWarning
+    from simloop.hardware.profile.kernel_timing import KernelTiming
+    from simloop.hardware.profile.kernels import KernelTables
+    from simloop.hardware.profile.layers import load_layers, load_tables, read_mlp
+    from simloop.hardware.profile.timing import MeasuredTime, ProfileTiming
 
 __all__ = [
     "VLLM_0_6",
@@ -29,3 +37,24 @@ __all__ = [
     "read_all_reduce",
     "read_mlp",
 ]
+
+_LATER = {
+    "Bundle": "bundle",
+    "DomainWarning": "domain",
+    "KernelTables": "kernels",
+    "KernelTiming": "kernel_timing",
+    "MeasuredTime": "timing",
+    "ProfileTiming": "timing",
+    "load_bundle": "bundle",
+    "load_layers": "layers",
+    "load_tables": "layers",
+    "read_mlp": "layers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
