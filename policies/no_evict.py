@@ -21,7 +21,7 @@ async def schedule(worker: Worker) -> Batch:
     budget = worker.engine.max_num_batched_tokens
     batch.add_decodes()
     for request in worker.prefilling:
-        if batch.num_tokens < budget:
+        if request.to_prefill and batch.num_tokens < budget:  # none if a pipeline stage has the last chunk
             batch.add_prefill(request, min(request.to_prefill, budget - batch.num_tokens))
     while worker.waiting and len(worker.running) < worker.engine.max_num_seqs and batch.num_tokens < budget:
         request = worker.waiting[0]

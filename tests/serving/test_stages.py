@@ -10,6 +10,7 @@ import simloop
 from simloop.errors import InputError, PolicyError
 from simloop.metrics import check_conservation
 from simloop.serving import Batch, Engine, Worker
+from simloop.serving.policy import policy_names
 from tests.serving.world import make_cluster, price_ns, serve, stage_send_ns, stage_work_ns, token_times
 
 WORKER = {"device": "a100-sxm-80gb", "engine": {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}}
@@ -64,6 +65,17 @@ def test_a_stage_is_never_busier_than_its_worker() -> None:
     assert worker.stages is not None
     assert all(0 < busy <= worker.busy_ns for busy in worker.stages.busy_ns)
     assert worker.stages.in_flight == 0
+
+
+STAGED = [name for name in policy_names("schedule") if name not in ("static", "tokensim", "tokensim_pools")]
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_bundled_schedules_work_with_stages(name: str) -> None:
+    cluster = make_cluster(schedule=name, stages=2, blocks=60)
+    serve(cluster, [(i * 1000, 20 + 7 * i % 300, 10 + i) for i in range(40)])
+    assert cluster.finished == 40
+    assert cluster.workers[0].kv.used == 0
 
 
 def test_work_under_way_cannot_be_taken_away() -> None:
