@@ -10,8 +10,6 @@ Parameters:
 
 from __future__ import annotations
 
-import math
-
 import anyio
 
 from simloop.clock import now
@@ -47,8 +45,8 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
 
     async def collect(self, worker: Worker) -> None:
         """Wait until the batch is full, or its first request has waited long enough."""
-        while len(worker.waiting) < worker.engine.max_num_seqs:
-            deadline = worker.waiting[0].arrival_ns / 1e9 + self.batch_delay_s if worker.waiting else math.inf
+        while 0 < len(worker.waiting) < worker.engine.max_num_seqs:  # nobody: other ranks may have work meanwhile
+            deadline = worker.waiting[0].arrival_ns / 1e9 + self.batch_delay_s
             if deadline <= now():
                 return
             with anyio.move_on_after(deadline - now()):
