@@ -10,8 +10,6 @@ Parameters:
 
 from __future__ import annotations
 
-import math
-
 import anyio
 
 from simloop.clock import now
@@ -49,8 +47,9 @@ class schedule:  # noqa: N801 - named after what it is, like the functions
 
     async def collect(self, worker: Worker) -> None:
         """Wait until the batch is full, or its first request has waited long enough."""
-        while len(worker.waiting) < worker.engine.max_num_seqs and not worker.running:
-            deadline = worker.waiting[0].arrival_ns / 1e9 + self.batch_delay_s if worker.waiting else math.inf
+        # Nobody waits: other ranks may have work meanwhile. Somebody runs: a request was handed back and came again.
+        while 0 < len(worker.waiting) < worker.engine.max_num_seqs and not worker.running:
+            deadline = worker.waiting[0].arrival_ns / 1e9 + self.batch_delay_s
             if deadline <= now():
                 return
             with anyio.move_on_after(deadline - now()):

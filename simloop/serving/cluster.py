@@ -150,12 +150,14 @@ class Cluster:
             first_layers: By layer: return when so many have arrived; all of them if neither this nor the cluster says.
 
         Raises:
-            PolicyError: The scenario has no network.
+            PolicyError: The scenario has no network, or the request is not being routed.
             InputError: ``by`` or ``first_layers`` says something that there is not.
         """
         source = request.worker
         if source is None or source is target:
             return
+        if request not in self._routing:
+            raise PolicyError(f"KV of {request!r} cannot be sent, for it stays on {source.name}: hand it back first")
         if self.network is None:
             raise PolicyError(
                 f"KV cannot be sent from {source.name} to {target.name}: the scenario has no network; "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simloop.serving import Cluster, Engine, Lockstep, Request
+from simloop.serving.policy import policy_names
 from tests.serving.world import Keep, make_cluster, price_ns, serve, token_times
 
 Rows = list[tuple[int, int, int]]
@@ -34,6 +36,14 @@ def test_a_pause_begins_a_new_wave() -> None:
     cluster.lockstep = [engine := Lockstep(cluster.workers)]
     serve(cluster, [(0, 30, 5), (10**9, 30, 5), (2 * 10**9, 30, 5)])
     assert engine.waves == 3
+
+
+@pytest.mark.parametrize("name", [name for name in policy_names("schedule") if name != "tokensim_pools"])
+def test_no_bundled_schedule_holds_up_the_other_ranks_for_want_of_requests(name: str) -> None:
+    cluster = make_cluster(workers=2, route="round_robin", schedule=name)
+    cluster.lockstep = [Lockstep(cluster.workers)]
+    serve(cluster, [(i * 3000, 20 + i, 1 + 9 * (i % 2)) for i in range(20)])  # one rank's are done long before
+    assert cluster.finished == 20
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import simloop
 from simloop.network import switch
-from simloop.serving import MOMENTS, Batch, Cluster, Engine, Moment, Phase, Status, Worker, load_policy
+from simloop.serving import MOMENTS, Batch, Cluster, Engine, Moment, Phase, Request, Status, Worker, load_policy
 from tests.serving.world import Keep, make_cluster, serve, token_times
 
 AFTER = {
@@ -266,21 +266,41 @@ def test_a_hook_that_never_returns_is_named_in_the_deadlock_report(background: b
 
 
 def test_a_hook_of_a_transfer_that_is_given_up_is_not_waited_for() -> None:
-    cluster = make_cluster()
-
     async def dawdle(moment: Moment) -> None:
         await simloop.sleep(100)
 
-    async def main() -> None:
-        cluster.hook("kv_sent", dawdle)
-        async with cluster:
-            request = cluster.submit(simloop.Arrival(0, 20, 3))
-            cluster.network = switch(["gpu-0", "gpu-1"], bandwidth_gb_s=1)
-            target = make_cluster(workers=2).workers[1]
+    async def back(moment: Moment) -> None:
+        if moment.worker is not None:
+            moment.worker.hand_back(moment.request)
+
+    async def route(request: Request, cluster: Cluster) -> Worker:
+        if request.worker is not None:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(1e-6):
-                    await cluster.send_kv(request, target)
-            await cluster.drain()
-        assert simloop.now() < 1
+                    await cluster.send_kv(request, cluster.workers[1])
+        return cluster.workers[0]
 
-    simloop.run(main())
+    cluster = make_cluster(workers=2)
+    cluster.route = route
+    cluster.__attrs_post_init__()
+    cluster.network = switch(["gpu-0", "gpu-1"], bandwidth_gb_s=1)
+    cluster.hook("first_token", back)
+    cluster.hook("kv_sent", dawdle)
+
+    async def main() -> float:
+        await cluster.serve([simloop.Arrival(0, 20, 3)])
+        return simloop.now()
+
+    assert simloop.run(main) < 1
+
+
+def test_the_kv_of_a_request_that_stays_is_not_sent() -> None:
+    async def send(moment: Moment) -> None:
+        await moment.cluster.send_kv(moment.request, moment.cluster.workers[1])
+
+    cluster = make_cluster(workers=2)
+    cluster.network = switch(["gpu-0", "gpu-1"], bandwidth_gb_s=1)
+    cluster.hook("first_token", send)
+    with pytest.raises(simloop.PolicyError, match="cannot be sent, for it stays on gpu-0: hand it back first"):
+        serve(cluster, [(0, 20, 3)])
+    assert cluster.workers[1].load == 0

@@ -11,6 +11,7 @@ from simloop.errors import InputError, PolicyError
 from simloop.hardware import IterationShape
 from simloop.metrics import check_conservation
 from simloop.serving import Batch, Engine, Phase, Stages, SwapSpace, Worker
+from simloop.serving.policy import policy_names
 from simloop.serving.snapshot import Snapshot
 from tests.serving.world import StagePrice, make_cluster, price_ns, serve, stage_send_ns, stage_work_ns, token_times
 
@@ -138,6 +139,17 @@ def test_a_router_hears_of_all_micro_batches_and_of_who_is_swapped_out() -> None
     worker.schedule = schedule
     serve(cluster, [(0, 30, 9), (0, 30, 9)])
     assert max(seen)[0] == 2
+
+
+STAGED = [name for name in policy_names("schedule") if name not in ("static", "tokensim", "tokensim_pools")]
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_bundled_schedules_work_with_stages(name: str) -> None:
+    cluster = make_cluster(schedule=name, stages=2, blocks=60)
+    serve(cluster, [(i * 1000, 20 + 7 * i % 300, 10 + i) for i in range(40)])
+    assert cluster.finished == 40
+    assert cluster.workers[0].kv.used == 0
 
 
 def test_work_under_way_cannot_be_taken_away() -> None:
