@@ -129,7 +129,8 @@ class Batch:
         if missing > 0:
             self.worker.kv.take(missing)
             request._blocks += missing
-        self.worker.kv.fill(request, cached + tokens, self.worker.turn)
+        if self.worker.kv.cache is not None:
+            self.worker.kv.fill(request, cached + tokens, self.worker.turn)
         self.prefills.append((request, tokens))
         if tokens > 1:
             self.chunks.append((tokens, cached))
