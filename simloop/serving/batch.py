@@ -33,7 +33,6 @@ class Batch:
         decode_context: Tokens they attend to, together, with the new ones.
         decodes: Whether the decoding requests take part.
         spent: Whether it has been run, or runs.
-        stored: Whether its prompts' tokens count as stored before it ends.
     """
 
     worker: Worker
@@ -46,7 +45,6 @@ class Batch:
     decode_context: int = 0
     decodes: bool = False
     spent: bool = False
-    stored: bool = False
     _padded_to: int | None = None
     _single_contexts: list[int] | None = None
 
@@ -166,7 +164,6 @@ class Batch:
 
     def store(self) -> None:
         """Count its prompts' tokens as stored already: the next micro-batch, which follows it, may go on from there."""
-        self.stored = True
         for request, tokens in self.prefills:
             request._computed += tokens
 

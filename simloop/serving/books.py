@@ -34,7 +34,7 @@ def commit(worker: Worker, batch: Batch, start_ns: int) -> None:
             end(worker, request, Status.FINISHED, end_ns)
     for request, tokens in batch.prefills:
         worker.prefilled += tokens
-        if not batch.stored:
+        if worker.stages is None:  # else they count from when the micro-batch started
             request._computed += tokens
         if request._batch is batch:
             request._batch = None

@@ -181,6 +181,7 @@ class Cluster:
             raise
         if len(stream.arrival_ns) < len(stream.parts):
             target.incoming[request] = stream
+            target.beside = True
         await self._fire("kv_received", request)
 
     # -- what users call ---------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ def _hand_back_after(worker: Worker, request: Request, batch: Batch) -> None:
     departure = Departure(request.computed + request.to_prefill, request.computed)
     request._departure = departure
     worker.departing.append(departure)
+    worker.beside = True
 
 
 def begin_departures(worker: Worker, start_ns: int, end_ns: int) -> None:

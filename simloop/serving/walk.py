@@ -174,5 +174,6 @@ def _give(worker: Worker, mine: Sequence[Walk]) -> None:
     hooked = [walk if walk.stops else None for walk in mine]
     if worker.stages is None:
         worker.walk = hooked[0]
+        worker.beside = True
     else:
         worker.stages.walks = hooked

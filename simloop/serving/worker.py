@@ -86,6 +86,7 @@ class Worker:
         busy_ns: Time spent in iterations.
         news: What has happened here and has not been told to hooks and clients.
         walk: Takes iterations from operator to operator, where operators have hooks.
+        beside: Whether something may go on beside the next iteration: a walk, or KV that leaves or is still to come.
         wake: Set when something changes that a sleeping worker may want to know.
         busy: Whether an iteration is being scheduled or runs.
         executing: Whether an iteration runs.
@@ -140,6 +141,7 @@ class Worker:
     executing: bool = False
     news: News = attrs.field(init=False)
     walk: Walk | None = None
+    beside: bool = False
     _returned: list[Request] = attrs.Factory(list)
     _aborted: list[tuple[Request, str]] = attrs.Factory(list)
     _next_sample_ns: int = 0
@@ -165,19 +167,27 @@ class Worker:
             start_ns = now_ns()
             self.executing = True
             end_ns = start_ns + self.timing.iteration_ns(batch) + self.warm_up_ns
-            if self.departing:
-                begin_departures(self, start_ns, end_ns)
-            if self.walk is None:
-                await sleep_until_ns(end_ns)
+            if self.beside:
+                await self._execute_beside(batch, start_ns, end_ns)
             else:
-                await self.walk.run([batch], batch, end_ns - start_ns)
-            if self.incoming:
-                await wait_for_layers(self, batch, start_ns, end_ns)
+                await sleep_until_ns(end_ns)
             self.executing = False
             self.warm_up_ns = 0
             commit(self, batch, start_ns)
             if self.news.moments:
                 await self.news.tell()
+
+    async def _execute_beside(self, batch: Batch, start_ns: int, end_ns: int) -> None:
+        """Let an iteration pass beside which something else goes on."""
+        if self.departing:
+            begin_departures(self, start_ns, end_ns)
+        if self.walk is None:
+            await sleep_until_ns(end_ns)
+        else:
+            await self.walk.run([batch], batch, end_ns - start_ns)
+        if self.incoming:
+            await wait_for_layers(self, batch, start_ns, end_ns)
+        self.beside = self.walk is not None or bool(self.incoming or self.departing)
 
     async def next_batch(self) -> Batch:
         """Ask the scheduling policy what to do; an empty batch is nothing.
