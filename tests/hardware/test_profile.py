@@ -258,9 +258,11 @@ def load_experts() -> Experts:
     return experts
 
 
-@given(st.integers(1, 10**9), st.integers(2, 16))
-def test_the_halves_of_an_all_reduce(num_bytes: int, ranks: int) -> None:
-    link = RingLink(bandwidth_gib_s=16, latency_us=20, memory_bandwidth_gb_s=1597, fixed_ns=0)
+@given(st.integers(1, 10**9), st.integers(2, 16), st.sampled_from([None, 2.0]))
+def test_the_halves_of_an_all_reduce(num_bytes: int, ranks: int, small_us: float | None) -> None:
+    link = RingLink(
+        bandwidth_gib_s=16, latency_us=20, small_latency_us=small_us, memory_bandwidth_gb_s=1597, fixed_ns=0
+    )
     halves = link.all_gather_ns(num_bytes, ranks) + link.reduce_scatter_ns(num_bytes, ranks)
     assert halves == pytest.approx(link.all_reduce_ns(num_bytes, ranks), abs=2)
 

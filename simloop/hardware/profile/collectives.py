@@ -70,24 +70,25 @@ class RingLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def all_reduce_ns(self, num_bytes: int, ranks: int) -> int:
         """Return the time of reducing ``num_bytes`` over ``ranks`` ranks, nanoseconds."""
         share = num_bytes / ranks
-        moved = share / (self.bandwidth_gib_s * _GIB_PER_S)
-        hop = 1e3 * self.latency_us + moved
-        if self.small_latency_us is not None:
-            hop = min(hop, 1e3 * self.small_latency_us + 2 * moved)
-        memory = 3 * share / self.memory_bandwidth_gb_s if self.memory_bandwidth_gb_s else 0.0
-        return int((ranks - 1) * (2 * hop + memory) + self.fixed_ns)
+        return int((ranks - 1) * (2 * self._hop_ns(share) + self._memory_ns(share)) + self.fixed_ns)
 
     def all_gather_ns(self, num_bytes: int, ranks: int) -> int:
         """Return the time until all of ``ranks`` ranks have the ``num_bytes`` that they hold together, nanoseconds."""
-        hop = 1e3 * self.latency_us + num_bytes / ranks / (self.bandwidth_gib_s * _GIB_PER_S)
-        return int((ranks - 1) * hop + self.fixed_ns)
+        return int((ranks - 1) * self._hop_ns(num_bytes / ranks) + self.fixed_ns)
 
     def reduce_scatter_ns(self, num_bytes: int, ranks: int) -> int:
         """Return the time until each of ``ranks`` ranks has its part of a sum of ``num_bytes``, nanoseconds."""
         share = num_bytes / ranks
-        hop = 1e3 * self.latency_us + share / (self.bandwidth_gib_s * _GIB_PER_S)
-        memory = 3 * share / self.memory_bandwidth_gb_s if self.memory_bandwidth_gb_s else 0.0
-        return int((ranks - 1) * (hop + memory) + self.fixed_ns)
+        return int((ranks - 1) * (self._hop_ns(share) + self._memory_ns(share)) + self.fixed_ns)
+
+    def _hop_ns(self, share: float) -> float:
+        """Return the time of a hop, by the faster protocol where there are two."""
+        moved = share / (self.bandwidth_gib_s * _GIB_PER_S)
+        hop = 1e3 * self.latency_us + moved
+        return hop if self.small_latency_us is None else min(hop, 1e3 * self.small_latency_us + 2 * moved)
+
+    def _memory_ns(self, share: float) -> float:
+        return 3 * share / self.memory_bandwidth_gb_s if self.memory_bandwidth_gb_s else 0.0
 
 
 @attrs.frozen
