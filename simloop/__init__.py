@@ -12,9 +12,9 @@ What is imported with the package is the clock; the rest is loaded when it is fi
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from simloop._later import later
 from simloop._version import __version__
 from simloop.clock import (
     Event,
@@ -83,21 +83,16 @@ __all__ = [
     "sleep_until_ns",
 ]
 
-_LATER = {
-    "Arrival": "simloop.workload",
-    "Interrupted": "simloop._api",
-    "Progress": "simloop._api",
-    "Result": "simloop.metrics",
-    "Scenario": "simloop.scenario",
-    "cluster": "simloop._api",
-    "load_scenario": "simloop.scenario",
-    "simulate": "simloop._api",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'simloop' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LATER[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = later(
+    __name__,
+    {
+        "Arrival": "workload",
+        "Interrupted": "_api",
+        "Progress": "_api",
+        "Result": "metrics",
+        "Scenario": "scenario",
+        "cluster": "_api",
+        "load_scenario": "scenario",
+        "simulate": "_api",
+    },
+)

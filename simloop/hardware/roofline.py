@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import attrs
 
 from simloop.errors import InputError
 from simloop.hardware.device import Device
 from simloop.hardware.prices import Cost, Prices
+from simloop.hardware.profile.overheads import Overheads
 from simloop.hardware.tiles import Tiles
 from simloop.hardware.timing import IterationShape, OperatorTime
 from simloop.model import (
@@ -24,9 +25,6 @@ from simloop.model import (
     Stage,
     shard,
 )
-
-if TYPE_CHECKING:
-    from simloop.hardware.profile import Overheads
 
 __all__ = ["LARGEST_GRAPH", "Roofline", "serving_dtype"]
 
@@ -118,20 +116,19 @@ class Roofline:
         self.model = model = model.with_dtype(self.dtype).with_kv_cache_dtype(kv_cache_dtype)
         self.device, self.plan = device, plan or Plan()
         self.stage = self._chosen(stage)
-        self.overheads = overheads
-        captured = LARGEST_GRAPH if overheads is None else overheads.largest_graph or LARGEST_GRAPH
-        self.largest_graph = captured if cuda_graphs else 0
+        self.overheads = overheads or Overheads()
+        self.largest_graph = (self.overheads.largest_graph or LARGEST_GRAPH) if cuda_graphs else 0
         self._prices = Prices(device, self.dtype, model.kv_dtype_bytes, routing or Balanced())
         self._operators = self.stage.operators
         self._attentions = tuple(self.stage.attentions())
         self._launch_ns = 1e3 * device.calibration.launch.kernel_us
         self._kernels = sum(calls for _, calls in self._operators)
         self._launching_ns = self._kernels * self._launch_ns + self._exchanging_ns()
-        self._host_ns = 0 if overheads is None else overheads.step_ns()
+        self._host_ns = self.overheads.step_ns()
         layers = sum(calls for _, calls in self._attentions)
-        self._prompt_ns = self._host_ns + (0 if overheads is None else overheads.prefill_ns(layers))
+        self._prompt_ns = self._host_ns + self.overheads.prefill_ns(layers)
         self._replay_ns = self._launch_ns + self._host_ns
-        self._floor = None if overheads is None or not overheads.floor_ns(1) else overheads.floor_ns
+        self._floor = self.overheads.floor_ns if self.overheads.floor_ns(1) else None
         self._by_tokens: dict[int, float] = {}
         self._by_sequences: dict[int, float] = {}
         self._decodes = tuple(self._decode(operator, calls) for operator, calls in self._attentions)
@@ -187,7 +184,7 @@ class Roofline:
             launch = OperatorTime("launch", self._kernels, waiting, "overhead")
         else:
             launch = OperatorTime("launch", 1, self._launch_ns, "overhead")
-        if self.overheads is None:
+        if self.overheads == Overheads():
             return [*lines.values(), launch]
         host = self.iteration_ns(shape) - kernels - launch.ns
         return [*lines.values(), launch, OperatorTime("host", 1, host, "overhead")]
@@ -199,7 +196,7 @@ class Roofline:
             if shape.num_decodes:
                 ns += self._prices.decode(operator, shape.num_decodes, shape.decode_context).total
             return ns
-        rows = shape.num_sequences if operator.per == "sequence" else self._padded(shape.num_tokens)
+        rows = shape.num_sequences if operator.per == "sequence" else self.overheads.padded(shape.num_tokens)
         return self._prices.row(operator, rows).total if rows else 0.0
 
     def _chosen(self, stage: int | None) -> Stage:
@@ -236,7 +233,7 @@ class Roofline:
 
     def _costs(self, shape: IterationShape) -> Iterator[tuple[str, int, Cost]]:
         for operator, calls in self._operators:
-            rows = shape.num_sequences if operator.per == "sequence" else self._padded(shape.num_tokens)
+            rows = shape.num_sequences if operator.per == "sequence" else self.overheads.padded(shape.num_tokens)
             if isinstance(operator, Attention | LatentAttention):
                 if shape.chunks:
                     yield f"{operator.name} (prefill)", calls, self._prices.prefill(operator, shape.chunks)
@@ -257,14 +254,11 @@ class Roofline:
         )
 
     def _price_tokens(self, tokens: int) -> float:
-        return _remember(self._by_tokens, tokens, self._sum("token", self._padded(tokens)))
-
-    def _padded(self, tokens: int) -> int:
-        return tokens if self.overheads is None else self.overheads.padded(tokens)
+        return _remember(self._by_tokens, tokens, self._sum("token", self.overheads.padded(tokens)))
 
     def _price_sequences(self, sequences: int) -> float:
         ns = self._sum("sequence", sequences)
-        if self.overheads is not None and self.stage.last:
+        if self.stage.last:
             ns += self.overheads.sequences_ns(sequences, self.model.vocab_size)
         return _remember(self._by_sequences, sequences, ns)
 

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from simloop._later import later
 from simloop.metrics.records import Records
 from simloop.metrics.slo import SLO
 from simloop.serving import Status
@@ -20,18 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SLO", "Distribution", "LittlesLaw", "Records", "Result", "Status", "check_conservation", "littles_law"]
 
-_LATER = {
-    "Distribution": "distribution",
-    "LittlesLaw": "checks",
-    "Result": "result",
-    "check_conservation": "checks",
-    "littles_law": "checks",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+__getattr__ = later(
+    __name__,
+    {
+        "Distribution": "distribution",
+        "LittlesLaw": "checks",
+        "Result": "result",
+        "check_conservation": "checks",
+        "littles_law": "checks",
+    },
+)

@@ -145,9 +145,9 @@ def _worker(
         hooks=hooks,
         sample_interval_ns=round(scenario.sample_interval_s * 1e9),
         check=check_worker if check else None,
-        async_scheduling=overheads is not None and overheads.async_scheduling,
-        warm_up_ns=round(1e3 * overheads.first_step_us) if overheads is not None else 0,
-        request_ns=round(1e3 * overheads.request_us) if overheads is not None else 0,
+        async_scheduling=overheads.async_scheduling,
+        warm_up_ns=round(1e3 * overheads.first_step_us),
+        request_ns=round(1e3 * overheads.request_us),
     )
     if isinstance(group.timing, Pipeline):
         Stages.of(worker, group.timing, group.spec.engine.pipeline_parallel_size)

@@ -33,7 +33,7 @@ _SAYS_NOTHING = {
     "kernels": ("all_reduce", "peak_tflops", "memory_bandwidth_tb_s"),  # the tables have all-reduces
     "tokensim": ("path", "overheads", "all_reduce", "routing", "strict"),
 }
-_OVERHEADS = {"none": None, "vllm-0.6": VLLM_0_6, "vllm-0.15": VLLM_0_15, "vllm-0.19": VLLM_0_19}
+_OVERHEADS = {"none": Overheads(), "vllm-0.6": VLLM_0_6, "vllm-0.15": VLLM_0_15, "vllm-0.19": VLLM_0_19}
 
 
 class PolicyRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,8 +160,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if getattr(self, name) not in (None, False, "none"):
                 raise ValueError(f"{name} says nothing beside model: {self.model}")
 
-    def added(self) -> Overheads | None:
-        """Return what the engine adds, or None for nothing."""
+    def added(self) -> Overheads:
+        """Return what the engine adds."""
         if isinstance(self.overheads, Overheads):
             return self.overheads
         return _OVERHEADS[self.overheads]

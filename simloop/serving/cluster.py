@@ -20,7 +20,7 @@ from simloop.serving.hand_over import let_go, take_back
 from simloop.serving.hooks import Hook, Hooks, Listener, Moment, OperatorHook
 from simloop.serving.intake import enqueue
 from simloop.serving.kv_transfer import SendKV, check_send, expect, forget_kv, stream_kv
-from simloop.serving.loads import LoadIndex
+from simloop.serving.loads import LoadIndex, index_of_group
 from simloop.serving.lockstep import Lockstep
 from simloop.serving.policy import never_suspends, where_raised
 from simloop.serving.recorder import Recorder
@@ -119,15 +119,7 @@ class Cluster:
         Raises:
             PolicyError: There is no such group.
         """
-        if group not in self._loads:
-            members = [worker for worker in self.workers if group in (None, worker.group)]
-            if not members:
-                groups = list(dict.fromkeys(worker.group for worker in self.workers))
-                raise PolicyError(f"no group of workers is called {group!r} (there are: {', '.join(groups)})")
-            self._loads[group] = LoadIndex(members)
-            for worker in members:
-                worker.loads = (*worker.loads, self._loads[group])
-        return self._loads[group].least()
+        return index_of_group(self._loads, self.workers, group).least()
 
     @property
     def outstanding(self) -> int:
@@ -174,7 +166,7 @@ class Cluster:
             if target.preload is not None:
                 await target.preload.take(request)
             await self._fire("kv_sent", request)
-            stream = await stream_kv(request, self.network.path(source.name, target.name), by, first_layers)
+            stream = await stream_kv(request, source, self.network.path(source.name, target.name), by, first_layers)
         except BaseException:
             forget_kv(target, request)
             request.kv_at = None
@@ -232,8 +224,7 @@ class Cluster:
             InputError: No worker has such an operator, a timing model does not know its operators, there is no such
                 group, or the hook is not async.
         """
-        self.check_group(group)
-        self._hook_operators("before", operators, Listener.of(hook, background, group, name))
+        self._hook_operators("before", operators, hook, group, background, name)
 
     def after(
         self,
@@ -245,10 +236,13 @@ class Cluster:
         name: str | None = None,
     ) -> None:
         """Call an async function when operators of the model have just ended; as :meth:`before` otherwise."""
-        self.check_group(group)
-        self._hook_operators("after", operators, Listener.of(hook, background, group, name))
+        self._hook_operators("after", operators, hook, group, background, name)
 
-    def _hook_operators(self, when: str, operators: str, listener: Listener) -> None:
+    def _hook_operators(
+        self, when: str, operators: str, hook: OperatorHook, group: str | None, background: bool, name: str | None
+    ) -> None:
+        self.check_group(group)
+        listener = Listener.of(hook, background, group, name)
         hook_operators(self._walks, self.workers, self.hooks, when, operators, listener)
 
     def check_group(self, group: str | None) -> None:

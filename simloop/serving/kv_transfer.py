@@ -141,13 +141,13 @@ def forget_kv(worker: Worker, request: Request) -> None:
         worker.preload.release(request)
 
 
-async def stream_kv(request: Request, over: Path, by: SendKV, first_layers: int | None) -> Stream:
+async def stream_kv(request: Request, source: Worker, over: Path, by: SendKV, first_layers: int | None) -> Stream:
     """Send a request's keys and values; return when all of them, or the first layers, have arrived.
 
     By then the request has left its worker. What is cancelled gives its share of the links back at once.
     """
     departure = request._departure
-    sizes, earlier = _parts(request, by)
+    sizes, earlier = _parts(request, source, by)
     stream = Stream(over, sizes, name=f"KV of request {request.id}")
     try:
         if departure is not None:
@@ -183,10 +183,9 @@ def layers_done_ns(arrivals_ns: Iterable[Iterable[int]], start_ns: int, end_ns: 
     return latest
 
 
-def _parts(request: Request, by: SendKV) -> tuple[list[int], int]:
+def _parts(request: Request, worker: Worker, by: SendKV) -> tuple[list[int], int]:
     """Return the sizes of what is sent, in bytes, and how many of the parts are there already."""
-    departure, worker = request._departure, request.worker
-    assert worker is not None
+    departure = request._departure
     tokens = request.computed if departure is None else departure.tokens
     per_token = worker.model.kv_bytes_per_token
     if by == "layer":

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ["LoadIndex"]
+from simloop.errors import PolicyError
+
+__all__ = ["LoadIndex", "index_of_group"]
 
 
 class _Loaded(Protocol):
+    group: str
+    loads: tuple[LoadIndex[Any], ...]
+
     @property
     def index(self) -> int: ...
 
@@ -49,3 +54,25 @@ class LoadIndex(Generic[W]):
             if workers[index].load == load:
                 return workers[index]
             heappop(heap)
+
+
+def index_of_group(indices: dict[str | None, LoadIndex[W]], workers: Sequence[W], group: str | None) -> LoadIndex[W]:
+    """Return the index of a group of workers, or of all of them; made when it is first asked for.
+
+    Args:
+        indices: The indices that there are.
+        workers: All workers; the group's tell a new index of every change of their loads.
+        group: Name of the group; None is all.
+
+    Raises:
+        PolicyError: There is no such group.
+    """
+    if group not in indices:
+        members = [worker for worker in workers if group in (None, worker.group)]
+        if not members:
+            groups = list(dict.fromkeys(worker.group for worker in workers))
+            raise PolicyError(f"no group of workers is called {group!r} (there are: {', '.join(groups)})")
+        indices[group] = LoadIndex(members)
+        for worker in members:
+            worker.loads = (*worker.loads, indices[group])
+    return indices[group]

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import attrs
 
-from simloop.clock import Event, now_ns, sleep_ns, sleep_until_ns
+from simloop.clock import Event, now_ns, sleep_ns
 from simloop.serving.batch import Batch
 from simloop.serving.books import commit
-from simloop.serving.hand_over import begin_departures, wait_for_layers
+from simloop.serving.execution import pass_iteration
 from simloop.serving.worker import Worker
 
 __all__ = ["Lockstep"]
@@ -82,17 +82,8 @@ class Lockstep:
             batch.num_tokens = most
             durations.append(rank.timing.iteration_ns(batch) + rank.warm_up_ns)
             rank.warm_up_ns = 0
-        longest, walk = max(durations), self.ranks[0].walk
-        end_ns = start_ns + longest
-        for rank in self.ranks:
-            begin_departures(rank, start_ns, end_ns)
-        if walk is None:
-            await sleep_until_ns(end_ns)
-        else:
-            await walk.run(batches, batches[durations.index(longest)], longest)
-        for rank, batch in zip(self.ranks, batches, strict=True):
-            if rank.incoming:
-                await wait_for_layers(rank, batch, start_ns, end_ns)
+        longest = max(durations)
+        await pass_iteration(batches, batches[durations.index(longest)], start_ns, start_ns + longest)
         self._record(start_ns, tokens, most)
         for rank in self.ranks:
             rank.executing = False

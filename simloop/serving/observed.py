@@ -8,9 +8,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from simloop.clock import now_ns
-from simloop.errors import PolicyError
 from simloop.serving.batch import Batch
-from simloop.serving.loads import LoadIndex
+from simloop.serving.loads import LoadIndex, index_of_group
 from simloop.serving.snapshot import Seen, SeenDecoding, SeenRequest, Snapshot
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class ObservedWorker:
         self.device, self.model, self.engine, self.timing = worker.device, worker.model, worker.engine, worker.timing
         self.max_model_len = worker.max_model_len
         self.kv = ObservedKV(self)
-        self.loads: list[LoadIndex[ObservedWorker]] = []
+        self.loads: tuple[LoadIndex[ObservedWorker], ...] = ()
         self._seen = Snapshot(now_ns(), requests=((), (), ()))
 
     @property
@@ -153,17 +152,19 @@ class ObservedWorker:
         self._seen = snapshot
         while self._own and self._sent - len(self._own) < snapshot.known:
             self._own.popleft()
-        for index in self.loads:
-            index.changed(self)
+        self._load_changed()
 
     def take(self, request: Request) -> Worker:
         """Note that a request is sent to it; return the worker itself."""
         self._sent += 1
         if self._own_requests:
             self._own.append(SeenRequest.of(request))
-            for index in self.loads:
-                index.changed(self)
+            self._load_changed()
         return self._worker
+
+    def _load_changed(self) -> None:
+        for index in self.loads:
+            index.changed(self)
 
     def __repr__(self) -> str:
         age_s = (now_ns() - self.seen.time_ns) / 1e9
@@ -207,16 +208,9 @@ class ObservedCluster:
         Raises:
             PolicyError: There is no such group.
         """
-        if group not in self._loads:
-            members = [worker for worker in self.workers if group in (None, worker.group)]
-            if not members:
-                groups = list(dict.fromkeys(worker.group for worker in self.workers))
-                raise PolicyError(f"no group of workers is called {group!r} (there are: {', '.join(groups)})")
-            index = self._loads[group] = LoadIndex(members)
-            for worker in members:
-                worker.loads.append(index)
+        index = index_of_group(self._loads, self.workers, group)
         self.hear()
-        return self._loads[group].least()
+        return index.least()
 
     async def send_kv(self, request: Request, target: ObservedWorker, **options: Any) -> None:
         """Send a request's keys and values to the worker that it will go on on; see :meth:`Cluster.send_kv`."""

@@ -17,7 +17,8 @@ from simloop.serving.batch import Batch
 from simloop.serving.books import commit, end, join, leave, state
 from simloop.serving.cohort import Cohort
 from simloop.serving.engine import Engine
-from simloop.serving.hand_over import begin_departures, go_on, hand_back, wait_for_layers
+from simloop.serving.execution import pass_iteration
+from simloop.serving.hand_over import go_on, hand_back
 from simloop.serving.hooks import Hooks
 from simloop.serving.intake import put_in_queue, read_inbox
 from simloop.serving.kv import KVBlocks
@@ -168,7 +169,8 @@ class Worker:
             self.executing = True
             end_ns = start_ns + self.timing.iteration_ns(batch) + self.warm_up_ns
             if self.beside:
-                await self._execute_beside(batch, start_ns, end_ns)
+                await pass_iteration([batch], batch, start_ns, end_ns)
+                self.beside = self.walk is not None or bool(self.incoming or self.departing)
             else:
                 await sleep_until_ns(end_ns)
             self.executing = False
@@ -176,18 +178,6 @@ class Worker:
             commit(self, batch, start_ns)
             if self.news.moments:
                 await self.news.tell()
-
-    async def _execute_beside(self, batch: Batch, start_ns: int, end_ns: int) -> None:
-        """Let an iteration pass beside which something else goes on."""
-        if self.departing:
-            begin_departures(self, start_ns, end_ns)
-        if self.walk is None:
-            await sleep_until_ns(end_ns)
-        else:
-            await self.walk.run([batch], batch, end_ns - start_ns)
-        if self.incoming:
-            await wait_for_layers(self, batch, start_ns, end_ns)
-        self.beside = self.walk is not None or bool(self.incoming or self.departing)
 
     async def next_batch(self) -> Batch:
         """Ask the scheduling policy what to do; an empty batch is nothing.

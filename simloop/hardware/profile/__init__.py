@@ -3,9 +3,9 @@
 What reads the files is imported when it is first asked for: a run without measured kernels starts faster.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from simloop._later import later
 from simloop.hardware.profile.collectives import AllReduce, MeasuredAllReduce, RingLink, read_all_reduce
 from simloop.hardware.profile.overheads import VLLM_0_6, VLLM_0_15, VLLM_0_19, Overheads
 
@@ -38,23 +38,18 @@ __all__ = [
     "read_mlp",
 ]
 
-_LATER = {
-    "Bundle": "bundle",
-    "DomainWarning": "domain",
-    "KernelTables": "kernels",
-    "KernelTiming": "kernel_timing",
-    "MeasuredTime": "timing",
-    "ProfileTiming": "timing",
-    "load_bundle": "bundle",
-    "load_layers": "layers",
-    "load_tables": "layers",
-    "read_mlp": "layers",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = later(
+    __name__,
+    {
+        "Bundle": "bundle",
+        "DomainWarning": "domain",
+        "KernelTables": "kernels",
+        "KernelTiming": "kernel_timing",
+        "MeasuredTime": "timing",
+        "ProfileTiming": "timing",
+        "load_bundle": "bundle",
+        "load_layers": "layers",
+        "load_tables": "layers",
+        "read_mlp": "layers",
+    },
+)
